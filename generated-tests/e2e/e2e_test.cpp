@@ -1,0 +1,278 @@
+// Whole pipelines: generated, built and run by `pipegen up`, with real servers and real work.
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <memory>
+#include <regex>
+#include <set>
+
+#include "audio.hpp"
+#include "pipegen/nats.hpp"
+#include "pipegen/object_store.hpp"
+#include "up.hpp"
+
+namespace pipegen::testing {
+namespace {
+
+using namespace std::chrono_literals;
+
+const std::filesystem::path kSource = PIPEGEN_SOURCE_DIR;
+const std::filesystem::path kExample = kSource / "examples" / "pdf-to-audio";
+const std::filesystem::path kFolder = PIPEGEN_E2E_FOLDER;
+const std::vector<std::string> kWorkers{"pdf-to-png", "png-to-text", "tts", "pcm-to-wav", "wav-aggregator"};
+
+std::string text_of(const Bytes& bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+
+nlohmann::json stage_of(const nlohmann::json& status, const std::string& name) {
+  for (const auto& stage : status.at("stages")) {
+    if (stage.at("stage") == name) return stage;
+  }
+  throw std::runtime_error("the status has no stage " + name + ": " + status.dump());
+}
+
+/// The example pipeline with a document that was read aloud without any disturbance. Built once for all the tests.
+class PdfToAudio : public ::testing::Test {
+ protected:
+  static std::filesystem::path workspace() { return kFolder / "pdf-to-audio"; }
+  static std::filesystem::path schema() { return kExample / "pipeline.yaml"; }
+  static std::string book() { return read_file(kExample / "sample.pdf"); }
+
+  static std::string post(const Up& up, const std::string& pdf) {
+    return upload(up.api(), "/documents", pdf, "application/pdf");
+  }
+  static std::string audio(const Up& up, const std::string& workflow) {
+    const Answer answer = get(up.api(), workflow + "/audio");
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    return answer.body;
+  }
+
+  /// Waits until `stage` has dealt with `count` messages of the workflow.
+  static bool await_stage(const Up& up, const std::string& workflow, const std::string& stage, int count) {
+    return await(3min, [&] { return stage_of(get(up.api(), workflow).json(), stage).at("done") >= count; });
+  }
+
+  /// The audio of sample.pdf when nothing goes wrong.
+  static const std::string& undisturbed() {
+    static const std::string kAudio = [] {
+      Up up(schema(), workspace());
+      const std::string workflow = post(up, book());
+      const nlohmann::json status = finished(up.api(), workflow);
+      if (status.at("state") != "completed") throw std::runtime_error(status.dump());
+      return audio(up, workflow);
+    }();
+    return kAudio;
+  }
+};
+
+TEST_F(PdfToAudio, ThePagesOfABookAreReadSpokenAndJoinedInOrder) {
+  Up up(schema(), workspace());
+  const std::string workflow = post(up, book());
+  const nlohmann::json status = finished(up.api(), workflow);
+  ASSERT_EQ(status.at("state"), "completed") << status.dump();
+  const int pages = stage_of(status, "png-to-text").at("expected");
+  ASSERT_GT(pages, 1) << status.dump();
+  for (const std::string stage : {"png-to-text", "tts", "pcm-to-wav", "wav-aggregator"}) {
+    EXPECT_EQ(stage_of(status, stage).at("done"), pages) << status.dump();
+  }
+
+  nats::Connection connection({.url = up.nats(), .name = "e2e"});
+  const std::string id = workflow.substr(workflow.rfind('/') + 1);
+  ObjectStore texts(connection, "TEXT_FILES");
+  ObjectStore wavs(connection, "WAV_FILES");
+  std::string text, samples;
+  for (int page = 1; page <= pages; ++page) {
+    text += text_of(texts.get(id + "/" + std::to_string(page) + ".txt")) + "\n";
+    samples += parse_wav(text_of(wavs.get(id + "/" + std::to_string(page) + ".wav"))).samples;
+  }
+  const std::vector<std::string> expected = words(read_file(kExample / "sample.txt"));
+  EXPECT_GE(share_in_order(expected, words(text)), 0.95) << text;
+
+  const Wav wav = parse_wav(audio(up, workflow));
+  EXPECT_EQ(wav.sample_rate, 22050);
+  EXPECT_EQ(wav.channels, 1);
+  EXPECT_EQ(wav.bits, 16);
+  EXPECT_GT(wav.peak(), 1000) << "it is silent";
+  EXPECT_TRUE(wav.samples == samples) << "the pages are not joined in their order";
+  const double words_a_minute = static_cast<double>(expected.size()) / wav.seconds() * 60;
+  EXPECT_GT(words_a_minute, 80);
+  EXPECT_LT(words_a_minute, 260);
+
+  EXPECT_EQ(up.stop(SIGTERM), 0);
+}
+
+TEST_F(PdfToAudio, UpPrintsOneLineOnStdoutAndEverythingElseOnStderr) {
+  Up up(schema(), workspace());
+  finished(up.api(), post(up, book()));
+  EXPECT_TRUE(await(10s, [&] { return up.log().find("wav-aggregator: ") != std::string::npos; })) << up.log();
+  EXPECT_EQ(up.stop(SIGINT), 0);
+  EXPECT_TRUE(std::regex_match(
+      up.out(), std::regex("ready api=http://127\\.0\\.0\\.1:[0-9]+ nats=nats://127\\.0\\.0\\.1:[0-9]+\n")))
+      << up.out();
+  EXPECT_EQ(up.log().find('\x1b'), std::string::npos) << "colours, though it is not a terminal";
+  EXPECT_NE(up.log().find("tts: "), std::string::npos) << up.log();
+}
+
+TEST_F(PdfToAudio, AFileThatIsNoPdfFailsWithAReasonAndTheOthersGoOn) {
+  Up up(schema(), workspace());
+  std::string noise(50'000, '\0');
+  for (std::size_t i = 0; i < noise.size(); ++i) noise[i] = static_cast<char>((i * 2654435761U) >> 13);
+  const std::string good = post(up, book());
+  const std::string bad = post(up, noise);
+  const std::string truncated = post(up, book().substr(0, 300));
+
+  for (const std::string& workflow : {bad, truncated}) {
+    const nlohmann::json status = finished(up.api(), workflow);
+    EXPECT_EQ(status.at("state"), "failed") << status.dump();
+    ASSERT_FALSE(status.at("failures").empty()) << status.dump();
+    EXPECT_EQ(status["failures"][0].at("stage"), "pdf-to-png");
+    EXPECT_FALSE(status["failures"][0].at("reason").get<std::string>().empty());
+    EXPECT_EQ(get(up.api(), workflow + "/audio").status, 404);
+  }
+  // An empty body is refused at the door, or fails like the others.
+  const Answer empty = testing::post(up.api(), "/documents", "", "application/pdf");
+  if (empty.status == 202) {
+    const nlohmann::json status = finished(up.api(), "/documents/" + empty.json().at("workflow_id").get<std::string>());
+    EXPECT_EQ(status.at("state"), "failed") << status.dump();
+  } else {
+    EXPECT_TRUE(empty.status == 400 || empty.status == 422) << empty.status << empty.body;
+  }
+
+  const nlohmann::json status = finished(up.api(), good);
+  EXPECT_EQ(status.at("state"), "completed") << status.dump();
+  EXPECT_TRUE(audio(up, good) == undisturbed());
+}
+
+TEST_F(PdfToAudio, AWorkerKilledInTheMiddleIsStartedAgainAndTheAudioIsTheSame) {
+  const std::string& reference = undisturbed();
+  for (const std::string& worker : kWorkers) {
+    SCOPED_TRACE(worker);
+    Up up(schema(), workspace());
+    const std::string workflow = post(up, book());
+    // As soon as it has done something, or for the two that work once a document, as soon as they have got it.
+    if (worker == "pdf-to-png") {
+      ASSERT_TRUE(await(1min, [&] { return !get(up.api(), workflow).json().at("stages").empty(); }));
+    } else {
+      ASSERT_TRUE(await_stage(up, workflow, worker == "wav-aggregator" ? "pcm-to-wav" : worker, 1));
+    }
+    const auto pid = up.service(worker);
+    ASSERT_TRUE(pid);
+    ASSERT_EQ(::kill(*pid, SIGKILL), 0);
+
+    const nlohmann::json status = finished(up.api(), workflow);
+    ASSERT_EQ(status.at("state"), "completed") << status.dump() << up.log();
+    EXPECT_TRUE(audio(up, workflow) == reference);
+    EXPECT_NE(up.log().find(worker + " died (signal 9"), std::string::npos) << up.log();
+    EXPECT_EQ(up.stop(SIGTERM), 0);
+  }
+}
+
+TEST_F(PdfToAudio, StoppedInTheMiddleAndStartedAgainItGoesOnWhereItWas) {
+  const std::filesystem::path data = kFolder / "data";
+  std::filesystem::remove_all(data);
+  std::string workflow;
+  {
+    Up up(schema(), workspace(), {"--data", data.string()});
+    workflow = post(up, book());
+    ASSERT_TRUE(await_stage(up, workflow, "png-to-text", 1));
+    const std::vector<pid_t> processes = family(up.pid());
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_EQ(up.stop(SIGTERM), 0) << up.log();
+    EXPECT_LT(std::chrono::steady_clock::now() - start, 40s);
+    for (const pid_t pid : processes) EXPECT_FALSE(alive(pid));
+    EXPECT_EQ(up.log().find("does not stop"), std::string::npos) << up.log();
+  }
+  Up up(schema(), workspace(), {"--data", data.string()});
+  const nlohmann::json status = finished(up.api(), workflow);
+  ASSERT_EQ(status.at("state"), "completed") << status.dump();
+  EXPECT_TRUE(audio(up, workflow) == undisturbed());
+}
+
+TEST_F(PdfToAudio, NothingSurvivesAPipegenThatIsKilled) {
+  Up up(schema(), workspace());
+  const std::vector<pid_t> processes = family(up.pid());
+  ASSERT_EQ(processes.size(), 1 + kWorkers.size() + 2) << "pipegen, the workers, the API and nats-server";
+  up.stop(SIGKILL);
+  for (const pid_t pid : processes) {
+    EXPECT_TRUE(await(10s, [&] { return !alive(pid); })) << read_file("/proc/" + std::to_string(pid) + "/cmdline");
+  }
+}
+
+/// Replaces the only place of `from`.
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  const std::size_t at = text.find(from);
+  if (at == std::string::npos || text.find(from, at + 1) != std::string::npos) {
+    throw std::runtime_error("expected once: " + from + " in\n" + text);
+  }
+  return text.replace(at, from.size(), to);
+}
+
+const std::filesystem::path kThumbnails = kSource / "examples" / "thumbnails";
+
+/// A grey picture that every image library reads (PGM).
+std::string picture(int width, int height) {
+  return "P5\n" + std::to_string(width) + " " + std::to_string(height) + "\n255\n" +
+         std::string(static_cast<std::size_t>(width) * static_cast<std::size_t>(height), '\x80');
+}
+
+/// Big-endian, from the header of a PNG.
+int png_width(const std::string& png) {
+  if (png.size() < 24 || png.substr(1, 3) != "PNG") throw std::runtime_error("not a PNG: " + png.substr(0, 200));
+  int width = 0;
+  for (int i = 16; i < 20; ++i) width = width * 256 + static_cast<unsigned char>(png[static_cast<std::size_t>(i)]);
+  return width;
+}
+
+TEST(CustomStage, AHandlerOfTheUsersRunsAndSurvivesAChangeOfTheSchema) {
+  const std::filesystem::path schema = kFolder / "thumbnails-schema" / "pipeline.yaml";
+  const std::filesystem::path workspace = kFolder / "thumbnails";
+  std::filesystem::remove_all(workspace);
+  const std::string original = read_file(kThumbnails / "pipeline.yaml");
+  write_file(schema, original);
+
+  const auto generate = [&] {
+    return run_pipegen({"generate-all", "--schema", schema.string(), "--output", workspace.string()});
+  };
+  const Ran first = generate();
+  ASSERT_EQ(first.status, 0) << first.output;
+  const std::filesystem::path handler = workspace / "thumbnail" / "src" / "handler.cpp";
+  ASSERT_TRUE(std::filesystem::exists(handler)) << first.output;
+  const std::string mine = "// Mine.\n" + read_file(kThumbnails / "handler.cpp");
+  write_file(handler, mine);
+  write_file(workspace / "thumbnail" / "src" / "sources.cmake", read_file(kThumbnails / "sources.cmake"));
+
+  // A field that the user's handler does not know.
+  write_file(schema, replaced(original, "      thumbnail_key: object<THUMBNAIL_FILES>\n",
+                              "      thumbnail_key: object<THUMBNAIL_FILES>\n      note: string?\n"));
+  const Ran second = generate();
+  ASSERT_EQ(second.status, 0) << second.output;
+  EXPECT_EQ(read_file(handler), mine);
+  EXPECT_NE(read_file(workspace / "thumbnail" / "generated" / "thumbnail" / "events.hpp").find("note"),
+            std::string::npos);
+
+  Up up(schema, workspace);
+  EXPECT_EQ(read_file(handler), mine);
+  const std::string good = upload(up.api(), "/pictures?width=120", picture(400, 300), "image/png");
+  const std::string bad = upload(up.api(), "/pictures", "no picture", "image/png");
+  const nlohmann::json done = finished(up.api(), good);
+  ASSERT_EQ(done.at("state"), "completed") << done.dump();
+  EXPECT_EQ(png_width(get(up.api(), good + "/thumbnail").body), 120);
+  const nlohmann::json failed = finished(up.api(), bad);
+  ASSERT_EQ(failed.at("state"), "failed") << failed.dump();
+  EXPECT_NE(failed["failures"][0].at("reason").get<std::string>().find("is not a picture"), std::string::npos);
+  EXPECT_EQ(up.stop(SIGTERM), 0);
+}
+
+TEST(Up, AServiceThatDoesNotCompileIsShownWithTheCompilersOwnWords) {
+  const std::filesystem::path schema = kThumbnails / "pipeline.yaml";
+  const std::filesystem::path workspace = kFolder / "broken";
+  std::filesystem::remove_all(workspace);
+  const Ran generated = run_pipegen({"generate-all", "--schema", schema.string(), "--output", workspace.string()});
+  ASSERT_EQ(generated.status, 0) << generated.output;
+  write_file(workspace / "thumbnail" / "src" / "handler.cpp", "this is not C++\n");
+  const Ran ran = run_pipegen({"up", "--schema", schema.string(), "--output", workspace.string()});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_NE(ran.output.find("handler.cpp:1:1: error"), std::string::npos) << ran.output;
+}
+
+}  // namespace
+}  // namespace pipegen::testing

@@ -1,0 +1,123 @@
+// Golden output: a case is a folder with a schema and the files that it makes. UPDATE_GOLDEN=1 writes them anew; the
+// diff is the review.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "embed/embedded.hpp"
+#include "plan/plan.hpp"
+#include "render/render.hpp"
+#include "schema/load.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using namespace pipegen::gen;
+
+std::string read_file(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream out;
+  out << in.rdbuf();
+  return out.str();
+}
+
+using Files = std::map<std::string, std::string>;
+
+Files generate(const fs::path& schema) {
+  DiskReader disk;
+  const Loaded loaded = load_pipeline(disk, schema);
+  EXPECT_TRUE(loaded.pipeline) << format_text(loaded.diagnostics, loaded.texts);
+  Files files;
+  if (!loaded.pipeline) return files;
+  for (const PlannedFile& file : plan(*loaded.pipeline, {.what = Request::What::kAll, .existing_services = {}})) {
+    files[file.path] = render(embedded_template, file.template_name, file.view);
+  }
+  return files;
+}
+
+Files stored(const fs::path& folder) {
+  Files files;
+  if (!fs::exists(folder)) return files;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    if (entry.is_regular_file()) files[fs::relative(entry.path(), folder).generic_string()] = read_file(entry.path());
+  }
+  return files;
+}
+
+/// {name of the case, schema, folder of the expected files}.
+struct Case {
+  std::string name;
+  fs::path schema;
+  fs::path expected;
+};
+
+std::vector<Case> cases() {
+  const fs::path root = PIPEGEN_SOURCE_DIR;
+  std::vector<Case> out;
+  for (const char* name : {"custom-stage", "every-type"}) {
+    const fs::path folder = root / "generated-tests" / "golden" / name;
+    out.push_back({name, folder / "schema.yaml", folder / "expected"});
+  }
+  out.push_back({"pdf-to-audio", root / "examples/pdf-to-audio/pipeline.yaml",
+                 root / "generated-tests/golden/pdf-to-audio/expected"});
+  return out;
+}
+
+TEST(Golden, generated_files_are_byte_for_byte_the_stored_ones) {
+  for (const Case& test : cases()) {
+    SCOPED_TRACE(test.name);
+    const Files made = generate(test.schema);
+    if (std::getenv("UPDATE_GOLDEN") != nullptr) {
+      fs::remove_all(test.expected);
+      for (const auto& [path, content] : made) {
+        fs::create_directories((test.expected / path).parent_path());
+        std::ofstream(test.expected / path, std::ios::binary) << content;
+      }
+    }
+    const Files expected = stored(test.expected);
+    for (const auto& [path, content] : expected) {
+      ASSERT_TRUE(made.contains(path)) << path << " is no longer generated";
+      EXPECT_EQ(made.at(path), content) << path;
+    }
+    for (const auto& [path, content] : made) EXPECT_TRUE(expected.contains(path)) << path << " is new";
+  }
+}
+
+/// The lines of a YAML mapping's top-level sections, in another order.
+std::string reversed_sections(const std::string& text) {
+  std::vector<std::string> sections;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) {
+    const bool starts = !line.empty() && line[0] != ' ' && line[0] != '#';
+    if (starts || sections.empty()) sections.emplace_back();
+    sections.back() += line + "\n";
+  }
+  std::string out;
+  for (auto section = sections.rbegin(); section != sections.rend(); ++section) out += *section;
+  return out;
+}
+
+TEST(Golden, the_order_of_sections_changes_nothing) {
+  for (const Case& test : cases()) {
+    if (test.name == "pdf-to-audio") continue;  // several files
+    SCOPED_TRACE(test.name);
+    const fs::path folder = fs::temp_directory_path() / ("pipegen-golden-" + std::to_string(getpid()));
+    fs::create_directories(folder);
+    std::ofstream(folder / "schema.yaml") << reversed_sections(read_file(test.schema));
+    EXPECT_EQ(generate(folder / "schema.yaml"), generate(test.schema));
+    fs::remove_all(folder);
+  }
+}
+
+TEST(Golden, the_picture_in_the_readme_is_what_pipegen_graph_prints) {
+  const fs::path root = PIPEGEN_SOURCE_DIR;
+  DiskReader disk;
+  const Loaded loaded = load_pipeline(disk, root / "examples/pdf-to-audio/pipeline.yaml");
+  ASSERT_TRUE(loaded.pipeline);
+  EXPECT_NE(read_file(root / "README.md").find("```mermaid\n" + graph(*loaded.pipeline) + "```"), std::string::npos);
+}
+
+}  // namespace

@@ -1,0 +1,173 @@
+// The only file that includes CLI11, which costs seconds to compile.
+#include "cli/cli.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <functional>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "cli/commands.hpp"
+#include "schema/report.hpp"
+
+namespace pipegen::gen {
+namespace {
+
+/// What several commands share; CLI11 wants strings.
+struct Flags {
+  std::string schema = "pipeline.yaml";
+  std::string output = "services";
+  std::string diagnostics = "text";
+  bool force = false;
+  bool quiet = false;
+  std::string data, nats_url;
+  int api_port = 0;
+  int nats_port = 0;
+
+  DiagnosticsFormat format() const {
+    return diagnostics == "json" ? DiagnosticsFormat::kJson : DiagnosticsFormat::kText;
+  }
+};
+
+/// The commands, as CLI11 sees them, and what to call for the one that was given.
+class Commands {
+ public:
+  Commands() {
+    app_.require_subcommand(1);
+    app_.set_version_flag("--version", "pipegen " PIPEGEN_VERSION);
+    app_.get_formatter()->column_width(34);
+    app_.footer("pipegen COMMAND --help tells more about one.");
+
+    add_generate("generate-worker", "Write the worker services of the stages that the schema file declares",
+                 "pipegen generate-worker --schema tts.yaml", Request::What::kWorkers);
+    add_generate("generate-ingest-api", "Write the HTTP API service in front of the pipeline",
+                 "pipegen generate-ingest-api --schema pipeline.yaml", Request::What::kIngestApi);
+    add_generate("generate-all", "Write every service of the pipeline, and remove those that it no longer has",
+                 "pipegen generate-all --schema pipeline.yaml --output services", Request::What::kAll);
+    add_validate();
+    add_graph();
+    add_up();
+  }
+
+  CLI::App& app() { return app_; }
+
+  int run() const { return run_(); }
+
+  std::vector<std::string> names() const {
+    std::vector<std::string> result;
+    for (const CLI::App* command : app_.get_subcommands([](const CLI::App*) { return true; })) {
+      result.push_back(command->get_name());
+    }
+    return result;
+  }
+
+ private:
+  CLI::App* add(const std::string& name, const std::string& what, const std::string& example,
+                std::function<int()> run) {
+    CLI::App* command = app_.add_subcommand(name, what);
+    command->footer("Example:\n  " + example);
+    command->add_option("--schema", flags_.schema, "Schema file to start from; it may import others")
+        ->capture_default_str();
+    command->callback([this, run = std::move(run)] { run_ = run; });
+    return command;
+  }
+
+  void add_output(CLI::App* command) {
+    command->add_option("--output", flags_.output, "Folder of the workspace")->capture_default_str();
+    command->add_flag("--force", flags_.force, "Replace generated files that were edited by hand");
+  }
+
+  void add_diagnostics(CLI::App* command) {
+    command->add_option("--diagnostics", flags_.diagnostics, "How errors and warnings are printed on stderr")
+        ->check(CLI::IsMember({"text", "json"}))
+        ->capture_default_str();
+  }
+
+  void add_generate(const std::string& name, const std::string& what, const std::string& example,
+                    Request::What request) {
+    CLI::App* command = add(name, what, example, [this, request] {
+      return run_generate({.schema = flags_.schema,
+                           .output = flags_.output,
+                           .what = request,
+                           .force = flags_.force,
+                           .diagnostics = flags_.format()},
+                          flags_.quiet);
+    });
+    add_output(command);
+    add_diagnostics(command);
+    command->add_flag("--quiet", flags_.quiet, "No summary; errors and warnings only");
+  }
+
+  void add_validate() {
+    CLI::App* command =
+        add("validate", "Check the schema and write nothing",
+            "pipegen validate --schema pipeline.yaml --diagnostics json", [this] {
+              return run_validate({.schema = flags_.schema, .diagnostics = flags_.format(), .quiet = flags_.quiet});
+            });
+    add_diagnostics(command);
+    command->add_flag("--quiet", flags_.quiet, "Errors and warnings only");
+  }
+
+  void add_graph() {
+    CLI::App* command =
+        add("graph", "Print the pipeline as a Mermaid diagram", "pipegen graph --schema pipeline.yaml > pipeline.mmd",
+            [this] { return run_graph({.schema = flags_.schema, .diagnostics = flags_.format()}); });
+    add_diagnostics(command);
+  }
+
+  void add_up() {
+    CLI::App* command = add("up", "Generate, build and run the whole pipeline on this machine, until Ctrl-C",
+                            "pipegen up --schema pipeline.yaml --api-port 8080", [this] {
+                              UpOptions options;
+                              options.schema = flags_.schema;
+                              options.output = flags_.output;
+                              if (!flags_.data.empty()) options.data = flags_.data;
+                              if (!flags_.nats_url.empty()) options.nats_url = flags_.nats_url;
+                              options.api_port = flags_.api_port;
+                              options.nats_port = flags_.nats_port;
+                              options.force = flags_.force;
+                              return run_up_command(options);
+                            });
+    add_output(command);
+    command->add_option("--data", flags_.data,
+                        "Folder in which the NATS server keeps its data (else it is thrown away)");
+    command->add_option("--nats-url", flags_.nats_url, "Use this NATS server instead of starting one");
+    command->add_option("--api-port", flags_.api_port, "Port of the HTTP API (0: any free one)")
+        ->check(CLI::Range(0, 65535));
+    command->add_option("--nats-port", flags_.nats_port, "Port of the NATS server that is started (0: any free one)")
+        ->check(CLI::Range(0, 65535));
+  }
+
+  CLI::App app_{"Writes complete C++ services from a description of an event-driven pipeline.", "pipegen"};
+  Flags flags_;
+  std::function<int()> run_;
+};
+
+}  // namespace
+
+int run_cli(int argc, char** argv) {
+  Commands commands;
+  try {
+    commands.app().parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const std::string first = argc > 1 ? argv[1] : "";
+    const std::vector<std::string> names = commands.names();
+    if (error.get_exit_code() != 0 && !first.empty() && first[0] != '-' &&
+        std::find(names.begin(), names.end(), first) == names.end()) {
+      const std::string meant = did_you_mean(first, names);
+      std::cerr << "pipegen: there is no command " << in_quotes(first) << (meant.empty() ? "" : " (" + meant + ")")
+                << "\nRun pipegen --help for the commands.\n";
+      return 2;
+    }
+    return commands.app().exit(error) == 0 ? 0 : 2;
+  }
+  try {
+    return commands.run();
+  } catch (const std::exception& error) {
+    std::cerr << "pipegen: internal error: " << error.what() << '\n';
+    return 1;
+  }
+}
+
+}  // namespace pipegen::gen

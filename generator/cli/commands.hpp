@@ -1,0 +1,32 @@
+// The commands behind the command line, one small file each. All give the exit code: 0 done, 1 the schema or the state
+// of the output is at fault.
+#pragma once
+
+#include <filesystem>
+
+#include "cli/generate.hpp"
+#include "up/up.hpp"
+
+namespace pipegen::gen {
+
+/// generate-worker, generate-ingest-api, generate-all: a summary on stdout unless `quiet`.
+int run_generate(const GenerateOptions& options, bool quiet);
+
+struct ValidateOptions {
+  std::filesystem::path schema = "pipeline.yaml";
+  DiagnosticsFormat diagnostics = DiagnosticsFormat::kText;
+  bool quiet = false;
+};
+int run_validate(const ValidateOptions& options);
+
+/// The pipeline as a Mermaid diagram on stdout.
+struct GraphOptions {
+  std::filesystem::path schema = "pipeline.yaml";
+  DiagnosticsFormat diagnostics = DiagnosticsFormat::kText;
+};
+int run_graph(const GraphOptions& options);
+
+/// Generates everything, builds it and runs it until Ctrl-C.
+int run_up_command(const UpOptions& options);
+
+}  // namespace pipegen::gen

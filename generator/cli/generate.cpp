@@ -1,0 +1,126 @@
+#include "cli/generate.hpp"
+
+#include <iostream>
+#include <set>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+#include "embed/embedded.hpp"
+#include "render/render.hpp"
+#include "schema/codes.hpp"
+
+namespace pipegen::gen {
+namespace {
+
+constexpr std::string_view kRuntimeFolder = "pipegen-runtime/";
+
+/// "tts" of "tts/generated/main.cpp"; empty for a file of the workspace itself.
+std::string_view service_of(std::string_view path) {
+  const std::size_t slash = path.find('/');
+  return slash == std::string_view::npos ? std::string_view() : path.substr(0, slash);
+}
+
+/// What this pipeline has nothing for.
+std::optional<Diagnostic> nothing_to_generate(const Pipeline& pipeline, Request::What what) {
+  const auto error = [&](std::string message, std::string hint) {
+    return Diagnostic{.code = "PG0801",
+                      .severity = Severity::kError,
+                      .span = {.file = pipeline.root_file},
+                      .message = std::move(message),
+                      .hint = std::move(hint),
+                      .notes = {}};
+  };
+  if (what == Request::What::kWorkers && pipeline.root_stages.empty()) {
+    return error("this file declares no stage, so there is no worker to generate",
+                 "give --schema the file that has the `stages:`, or use generate-all, which follows `import:`");
+  }
+  if (what == Request::What::kIngestApi && !pipeline.ingest) {
+    return error("there is no `ingest:` section, so there is no API to generate",
+                 "add one, or give --schema the file that has it");
+  }
+  return std::nullopt;
+}
+
+WriteReport write_workspace(const Pipeline& pipeline, const GenerateOptions& options) {
+  const Lock lock(options.output);
+  Request request{.what = options.what, .existing_services = {}};
+  const bool all = options.what == Request::What::kAll;
+  if (!all) request.existing_services = existing_services(options.output);
+  const FileSet files = make_files(pipeline, request);
+
+  std::set<std::string_view> services;
+  for (const auto& [path, file] : files) services.insert(service_of(path));
+  services.insert("");  // the files of the workspace itself
+  return write(lock, files, {.force = options.force, .covers = [&](const std::string& path) {
+                               return all || services.contains(service_of(path));
+                             }});
+}
+
+}  // namespace
+
+FileSet make_files(const Pipeline& pipeline, const Request& request) {
+  FileSet files;
+  const auto add = [&](std::string path, std::string content, Owner owner) {
+    const auto [file, is_new] = files.try_emplace(std::move(path), OutputFile{std::move(content), owner});
+    if (!is_new) throw std::logic_error("the plan has two files at " + file->first);
+  };
+  for (const PlannedFile& file : plan(pipeline, request)) {
+    add(file.path,
+        file.template_name.empty() ? file.view.at("text").get<std::string>()
+                                   : render(embedded_template, file.template_name, file.view),
+        file.owner);
+  }
+  for (const auto& [path, content] : embedded_runtime()) {
+    add(std::string(kRuntimeFolder) + std::string(path), std::string(content), Owner::kPipegen);
+  }
+  return files;
+}
+
+Loaded load_schema(const std::filesystem::path& schema) {
+  DiskReader disk;
+  Loaded loaded = load_pipeline(disk, schema);
+  for (Diagnostic& diagnostic : loaded.diagnostics) {
+    if (diagnostic.code == code::kUnreadable && diagnostic.span.line == 0 && diagnostic.hint.empty()) {
+      diagnostic.hint =
+          "--schema FILE names the schema to start from; without it, pipeline.yaml of the current folder is read";
+    }
+  }
+  return loaded;
+}
+
+void print_diagnostics(const Loaded& loaded, DiagnosticsFormat format) {
+  if (format == DiagnosticsFormat::kJson) {
+    std::cerr << format_json(loaded.diagnostics) << '\n';
+  } else {
+    std::cerr << format_text(loaded.diagnostics, loaded.texts);
+  }
+}
+
+std::optional<WriteReport> generate(const GenerateOptions& options) {
+  Loaded loaded = load_schema(options.schema);
+  std::optional<WriteReport> report;
+  std::string failure;
+  if (loaded.pipeline) {
+    if (auto nothing = nothing_to_generate(*loaded.pipeline, options.what)) {
+      loaded.diagnostics.push_back(std::move(*nothing));
+    } else {
+      try {
+        report = write_workspace(*loaded.pipeline, options);
+      } catch (const WorkspaceError& error) {
+        failure = error.what();
+      }
+    }
+  }
+  if (!failure.empty() && options.diagnostics == DiagnosticsFormat::kJson) {
+    Diagnostic& diagnostic = loaded.diagnostics.emplace_back();
+    diagnostic.code = "PG0802";
+    diagnostic.span.file = options.output.generic_string();
+    diagnostic.message = std::exchange(failure, "");
+  }
+  print_diagnostics(loaded, options.diagnostics);
+  if (!failure.empty()) std::cerr << "pipegen: " << failure << '\n';
+  return report;
+}
+
+}  // namespace pipegen::gen

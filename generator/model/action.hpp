@@ -1,0 +1,43 @@
+// The catalogue of built-in actions: what `uses:` may name, what `with:` may say, what the action gives to the produced
+// event. One entry here, one header in runtime/include/pipegen/actions and one rendering in plan/ make an action.
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "model/pipeline.hpp"
+
+namespace pipegen::gen {
+
+struct ActionParameter {
+  enum class Role {
+    kInput,    // names an object field of the consumed event
+    kOutput,   // names an object field of the produced event, which the action fills
+    kResult,   // names a field of the produced event that gets a value of the action (page number, …)
+    kValue,    // a literal, or a field of the consumed event
+    kSetting,  // a literal: the default of the setting <section>.<name>, which may be changed at run time
+    kSecret,   // a secret of the settings; `with:` cannot name it
+  } role = Role::kValue;
+  std::string_view name;
+  TypeKind type = TypeKind::kString;
+  bool is_list = false;         // kSetting only: a list of strings
+  std::string_view fallback{};  // literal used when `with:` does not say; empty: absent
+  bool required = false;
+  std::string_view doc{};
+};
+
+struct Action {
+  std::string_view name;       // "speak"
+  std::string_view component;  // CMake target of the runtime: "pdf", "ocr", "speech", "audio"; empty: core only
+  bool makes_many = false;     // one event per …, by the action's nature
+  bool collects = false;       // needs `collect:`
+  std::vector<ActionParameter> parameters;
+  std::string_view doc{};
+};
+
+/// Sorted by name. "custom" is not in it.
+std::span<const Action> actions();
+const Action* find_action(std::string_view name);
+
+}  // namespace pipegen::gen

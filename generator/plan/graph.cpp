@@ -1,0 +1,69 @@
+#include <cctype>
+
+#include "plan/plan.hpp"
+
+namespace pipegen::gen {
+
+namespace {
+
+/// Mermaid takes letters, digits and '_' as an identifier.
+std::string node(const std::string& name) {
+  std::string out;
+  for (const char c : name) out.push_back(std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_');
+  return out;
+}
+
+}  // namespace
+
+std::string graph(const Pipeline& pipeline) {
+  std::string out = "flowchart LR\n";
+  const auto line = [&](const std::string& text) { out += "  " + text + "\n"; };
+  std::map<std::string, std::vector<std::string>> producers;  // event -> nodes
+  std::map<std::string, bool> consumed;
+
+  if (pipeline.ingest) {
+    for (const UploadSpec& upload : pipeline.ingest->uploads) {
+      const std::string name = "POST_" + node(upload.name);
+      line(name + "([\"POST " + upload.path + "\"])");
+      producers[upload.produces].push_back(name);
+    }
+    for (const std::string& event : pipeline.ingest->events) {
+      const std::string name = "POST_" + node(event);
+      line(name + "([\"POST /events/" + event + "\"])");
+      producers[event].push_back(name);
+    }
+  }
+  for (const auto& [name, stage] : pipeline.stages) {
+    const std::string action = stage.action == "custom" ? "handler in C++" : stage.action;
+    const std::string extra = stage.collect ? "<br/>collects by " + stage.collect->by.names.back() : "";
+    line(node(name) + "[\"<b>" + name + "</b><br/>" + action + extra + "\"]");
+    for (const ProducedEvent& produced : stage.produces) producers[produced.event].push_back(node(name));
+  }
+  for (const auto& [name, stage] : pipeline.stages) {
+    const std::string& subject = pipeline.events.at(stage.consumes).subject;
+    consumed[stage.consumes] = true;
+    for (const std::string& producer : producers[stage.consumes]) {
+      line(producer + " -- \"" + subject + "\" --> " + node(name));
+    }
+  }
+  // Events that leave the pipeline.
+  for (const auto& [event, from] : producers) {
+    if (consumed[event] || from.empty()) continue;
+    const std::string target = "out_" + node(event);
+    std::string label = event;
+    if (pipeline.ingest) {
+      for (const UploadSpec& upload : pipeline.ingest->uploads) {
+        if (upload.result && upload.result->event == event) {
+          label = "GET " + upload.path + "/{workflow_id}/" + upload.result->as;
+        }
+      }
+    }
+    line(target + "([\"" + label + "\"])");
+    for (const std::string& producer : from) {
+      line(producer + " -- \"" + pipeline.events.at(event).subject + "\" --> " + target);
+    }
+  }
+  return out;
+}
+
+}  // namespace pipegen::gen

@@ -1,0 +1,233 @@
+#include <algorithm>
+#include <cctype>
+
+#include "plan/cpp.hpp"
+#include "plan/text.hpp"
+#include "plan/views.hpp"
+
+namespace pipegen::gen {
+
+namespace {
+
+using nlohmann::json;
+
+bool is_text(const Type& type) {
+  switch (type.kind) {
+    case TypeKind::kString:
+    case TypeKind::kBytes:
+    case TypeKind::kUuid:
+    case TypeKind::kTimestamp:
+    case TypeKind::kDate:
+    case TypeKind::kDecimal:
+    case TypeKind::kEnum:
+    case TypeKind::kObject:
+      return true;
+    default:
+      return false;
+  }
+}
+
+/// What a client may give along with an upload: everything but what the API fills in itself.
+void client_fields(const Pipeline& pipeline, const std::string& record_name, const std::string& prefix,
+                   const std::set<std::string>& filled, json& out) {
+  for (const Field& field : pipeline.records.at(record_name).fields) {
+    const bool is_record = field.type.kind == TypeKind::kRecord;
+    if (filled.contains(record_name + "." + field.name)) {
+      // A record that is filled in may still have fields for the client: header.userId.
+      if (is_record) client_fields(pipeline, field.type.name, prefix + field.json_name + ".", filled, out);
+      continue;
+    }
+    out.push_back({{"name", cpp_string(prefix + field.json_name)}, {"kind", is_text(field.type) ? "kText" : "kJson"}});
+  }
+}
+
+/// Marks as filled in by the API: fresh fields, the workflow id, the object's key, and records whose required fields
+/// all are.
+bool mark_filled(const Pipeline& pipeline, const std::string& record_name, const std::vector<std::string>& workflow,
+                 std::size_t depth, const std::string& key, std::set<std::string>& filled) {
+  bool any = false;
+  for (const Field& field : pipeline.records.at(record_name).fields) {
+    const bool on_workflow_path = depth < workflow.size() && workflow[depth] == field.name;
+    bool fills = field.fresh != FreshKind::kNone || (on_workflow_path && depth + 1 == workflow.size()) ||
+                 (depth == 0 && field.name == key);
+    if (field.type.kind == TypeKind::kRecord && on_workflow_path) {
+      fills = mark_filled(pipeline, field.type.name, workflow, depth + 1, key, filled) || fills;
+    }
+    if (fills) {
+      filled.insert(record_name + "." + field.name);
+      any = true;
+    }
+  }
+  return any;
+}
+
+/// How the workflow id of an event is reached, found missing, set from text, and made anew.
+json workflow_view(const Pipeline& pipeline, const Event& event) {
+  if (pipeline.workflow_id.empty()) {
+    return {{"workflow", ""}, {"workflow_missing", ""}, {"workflow_given", ""}, {"workflow_made", ""}};
+  }
+  const Record* record = &pipeline.records.at(event.record);
+  const Field* last = nullptr;
+  for (const std::string& step : pipeline.workflow_id) {
+    last = record->find(step);
+    if (last->type.kind == TypeKind::kRecord) record = &pipeline.records.at(last->type.name);
+  }
+  const std::string path = path_expression(pipeline, event.record, "event", pipeline.workflow_id);
+  const bool is_uuid = last->type.kind == TypeKind::kUuid;
+  return {{"workflow", path},
+          {"workflow_missing", is_uuid ? path + " == pipegen::Uuid{}" : path + ".empty()"},
+          {"workflow_given", is_uuid ? "pipegen::Uuid::parse(workflow_id).value()" : "workflow_id"},
+          {"workflow_made", is_uuid ? "pipegen::Uuid::random()" : "pipegen::Uuid::random().to_string()"}};
+}
+
+/// The stages in the order in which a job passes them; by name where the pipeline does not say.
+std::vector<const Stage*> in_order(const Pipeline& pipeline) {
+  std::vector<const Stage*> ordered;
+  std::set<std::string> placed;
+  while (ordered.size() < pipeline.stages.size()) {
+    for (const auto& [name, stage] : pipeline.stages) {
+      if (placed.contains(name)) continue;
+      const bool waits = std::ranges::any_of(pipeline.stages, [&](const auto& entry) {
+        return !placed.contains(entry.first) && entry.first != name &&
+               std::ranges::find(entry.second.produces, stage.consumes, &ProducedEvent::event) !=
+                   entry.second.produces.end();
+      });
+      if (waits) continue;
+      ordered.push_back(&stage);
+      placed.insert(name);
+    }
+  }
+  return ordered;
+}
+
+std::string extension_of(const UploadSpec& upload) {
+  if (upload.media_types.size() != 1) return "bin";
+  const std::string& type = upload.media_types.front();
+  if (type == "application/pdf") return "pdf";
+  if (type == "audio/wav" || type == "audio/x-wav") return "wav";
+  if (type == "text/plain") return "txt";
+  const std::size_t slash = type.find('/');
+  const std::string subtype = slash == std::string::npos ? "" : type.substr(slash + 1);
+  const bool plain =
+      !subtype.empty() && std::ranges::all_of(subtype, [](unsigned char c) { return std::isalnum(c) != 0; });
+  return plain ? subtype : "bin";
+}
+
+}  // namespace
+
+void plan_ingest(const Pipeline& pipeline, std::vector<PlannedFile>& files) {
+  const Ingest& ingest = *pipeline.ingest;
+  const Service service = ingest_service();
+  std::set<std::string> events, published, streams, buckets, filled, origin_files{ingest.origin.file};
+
+  json uploads = json::array();
+  for (const UploadSpec& upload : ingest.uploads) {
+    const Event& event = pipeline.events.at(upload.produces);
+    events.insert(upload.produces);
+    published.insert(upload.produces);
+    streams.insert(event.stream);
+    buckets.insert(upload.bucket);
+    mark_filled(pipeline, event.record, pipeline.workflow_id, 0, upload.key, filled);
+    json view = {{"name", upload.name},
+                 {"function", snake_case(upload.name) + "_event"},
+                 {"path", cpp_string(upload.path)},
+                 {"bucket", cpp_string(upload.bucket)},
+                 {"max_size", upload.max_size},
+                 {"extension", cpp_string(extension_of(upload))},
+                 {"event", upload.produces},
+                 {"event_literal", cpp_string(upload.produces)},
+                 {"read", read_function(upload.produces)},
+                 {"key", path_expression(pipeline, event.record, "event", {upload.key})},
+                 {"has_workflow", !pipeline.workflow_id.empty()}};
+    view.update(workflow_view(pipeline, event));
+    json types = json::array();
+    std::string media;
+    for (const std::string& type : upload.media_types) media += (media.empty() ? "" : ", ") + cpp_string(type);
+    view["media_types"] = "{" + media + "}";
+    json fields = json::array();
+    client_fields(pipeline, event.record, "", filled, fields);
+    view["fields"] = fields;
+    view["has_result"] = upload.result.has_value();
+    if (upload.result) {
+      const Event& result = pipeline.events.at(upload.result->event);
+      events.insert(upload.result->event);
+      buckets.insert(pipeline.records.at(result.record).find(upload.result->object)->type.name);
+      streams.insert(result.stream);
+      view["result"] = {
+          {"as", cpp_string(upload.result->as)},
+          {"bucket", cpp_string(pipeline.records.at(result.record).find(upload.result->object)->type.name)},
+          {"media_type", cpp_string(upload.result->media_type)},
+          {"event", cpp_string(upload.result->event)},
+          {"function", snake_case(upload.name) + "_result"},
+          {"read", read_function(upload.result->event)},
+          {"key", path_expression(pipeline, result.record, "event", {upload.result->object})}};
+    }
+    uploads.push_back(view);
+  }
+
+  json routes = json::array();
+  for (const std::string& name : ingest.events) {
+    const Event& event = pipeline.events.at(name);
+    events.insert(name);
+    published.insert(name);
+    streams.insert(event.stream);
+    mark_filled(pipeline, event.record, pipeline.workflow_id, 0, "", filled);
+    json view = {{"event", name},
+                 {"event_literal", cpp_string(name)},
+                 {"function", "post_" + snake_case(name)},
+                 {"read", read_function(name)},
+                 {"has_workflow", !pipeline.workflow_id.empty()}};
+    view.update(workflow_view(pipeline, event));
+    routes.push_back(view);
+  }
+
+  json stages = json::array();
+  for (const Stage* stage : in_order(pipeline)) {
+    std::string produces;
+    for (const ProducedEvent& produced : stage->produces) {
+      produces += (produces.empty() ? "" : ", ") + cpp_string(produced.event);
+    }
+    stages.push_back({{"name", cpp_string(stage->name)},
+                      {"consumes", cpp_string(stage->consumes)},
+                      {"produces_list", "{" + produces + "}"},
+                      {"collects", stage->collect ? "true" : "false"}});
+  }
+
+  json base = {
+      {"service", service.name},
+      {"namespace", service.cpp_name},
+      {"pipeline", pipeline.name},
+      {"schema", ingest.origin.file},
+      {"title", service.name},
+      {"doc", doc_lines("The HTTP API in front of the pipeline.")},
+      {"is_api", true},
+      {"is_custom", false},
+      {"components", service.components},
+      {"sources", {"generated/api.cpp", "generated/events.cpp", "generated/main.cpp", "generated/openapi.cpp"}},
+      {"origin", origins(origin_files)}};
+  const auto add = [&](const std::string& path, const std::string& name, const json& extra) {
+    json view = base;
+    view.update(extra);
+    files.push_back({path, name, Owner::kPipegen, std::move(view)});
+  };
+  const std::string generated = service.name + "/generated/";
+  const json types = types_view(pipeline, events, published, filled);
+  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", types);
+  add(generated + "events.cpp", "service/generated/events.cpp", types);
+  add(generated + service.cpp_name + "/api.hpp", "ingest/generated/api.hpp", json::object());
+  add(generated + "main.cpp", "ingest/generated/main.cpp", json::object());
+  add(generated + "openapi.cpp", "ingest/generated/openapi.cpp", {{"openapi", openapi(pipeline)}});
+  add(generated + "api.cpp", "ingest/generated/api.cpp",
+      {{"uploads", uploads},
+       {"has_uploads", !uploads.empty()},
+       {"events", routes},
+       {"has_events", !routes.empty()},
+       {"stages", stages},
+       {"port", ingest.port},
+       {"status_bucket", cpp_string(status_bucket(pipeline))},
+       {"idempotency_bucket", cpp_string(pipeline.constant + "_IDEMPOTENCY")},
+       {"topology", topology_view(pipeline, streams, buckets, {}, true)}});
+  plan_service(pipeline, service, base, files);
+}
+
+}  // namespace pipegen::gen

@@ -1,0 +1,37 @@
+// Pipeline to list of files: what to make, of which template, owned by whom, with which view. Pure: no file system.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "model/pipeline.hpp"
+
+namespace pipegen::gen {
+
+enum class Owner {
+  kPipegen,  // rewritten each time; an edit by hand stops the run
+  kUser,     // written once, when it is not there
+  kShared,   // pipegen's until somebody edits it, then the user's (project.toml)
+};
+
+struct PlannedFile {
+  std::string path;           // in the workspace: "tts/generated/main.cpp"
+  std::string template_name;  // in templates/: "worker/main.cpp"; or "" when `view` holds the content as "text"
+  Owner owner = Owner::kPipegen;
+  nlohmann::json view;
+};
+
+struct Request {
+  enum class What { kWorkers, kIngestApi, kAll } what = What::kAll;
+  /// Services that the workspace has already, by folder name: they stay in its CMakeLists.txt and docker-compose.yml.
+  std::vector<std::string> existing_services;
+};
+
+/// Sorted by path.
+std::vector<PlannedFile> plan(const Pipeline& pipeline, const Request& request);
+
+/// Mermaid text of the pipeline.
+std::string graph(const Pipeline& pipeline);
+
+}  // namespace pipegen::gen

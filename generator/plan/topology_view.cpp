@@ -1,0 +1,87 @@
+#include "plan/cpp.hpp"
+#include "plan/text.hpp"
+#include "plan/views.hpp"
+
+namespace pipegen::gen {
+
+namespace {
+
+using nlohmann::json;
+
+/// `.max_age = …` and the like, only where the schema says something else than the runtime's default.
+void add_limits(json& lines, std::chrono::milliseconds max_age, std::int64_t max_bytes, int replicas, Storage storage) {
+  if (storage == Storage::kMemory) lines.push_back(".storage = pipegen::Storage::kMemory");
+  if (max_age.count() > 0) lines.push_back(".max_age = " + cpp_duration(max_age));
+  if (max_bytes > 0) lines.push_back(".max_bytes = " + std::to_string(max_bytes));
+  if (replicas != 1) lines.push_back(".replicas = " + std::to_string(replicas));
+}
+
+std::string subject_filter(const Event& event) {
+  const std::string text = setting_text("nats", event.setting, event.subject);
+  return event.placeholders.empty() ? text : "pipegen::subject_filter(" + text + ")";
+}
+
+json bucket_lines(const Bucket& bucket) {
+  json lines = json::array();
+  lines.push_back(".schema_name = " + cpp_string(bucket.name));
+  lines.push_back(".name = " + setting_text("nats", bucket.setting, bucket.name));
+  add_limits(lines, bucket.max_age, bucket.max_bytes, bucket.replicas, bucket.storage);
+  return lines;
+}
+
+json plain_bucket(const std::string& name, std::chrono::milliseconds max_age) {
+  return {
+      {"lines",
+       {".schema_name = " + cpp_string(name), ".name = " + cpp_string(name), ".max_age = " + cpp_duration(max_age)}}};
+}
+
+}  // namespace
+
+json topology_view(const Pipeline& pipeline, const std::set<std::string>& streams, const std::set<std::string>& buckets,
+                   const std::set<std::string>& key_values, bool idempotency) {
+  json stream_views = json::array();
+  for (const std::string& name : streams) {
+    const Stream& stream = pipeline.streams.at(name);
+    json lines = json::array();
+    lines.push_back(".name = " + setting_text("nats", stream.setting, stream.name));
+    std::string subjects;
+    for (const std::string& event : stream.events) {
+      subjects += (subjects.empty() ? "" : ", ") + subject_filter(pipeline.events.at(event));
+    }
+    lines.push_back(".subjects = {" + subjects + "}");
+    if (stream.retention == Retention::kWorkQueue) lines.push_back(".retention = pipegen::Retention::kWorkQueue");
+    if (stream.retention == Retention::kInterest) lines.push_back(".retention = pipegen::Retention::kInterest");
+    if (stream.storage == Storage::kMemory) lines.push_back(".storage = pipegen::Storage::kMemory");
+    if (stream.discard == Discard::kOld) lines.push_back(".discard = pipegen::Discard::kOld");
+    if (stream.max_age.count() > 0) lines.push_back(".max_age = " + cpp_duration(stream.max_age));
+    if (stream.max_bytes > 0) lines.push_back(".max_bytes = " + std::to_string(stream.max_bytes));
+    if (stream.max_messages > 0) lines.push_back(".max_messages = " + std::to_string(stream.max_messages));
+    if (stream.duplicate_window != std::chrono::milliseconds(120'000)) {
+      lines.push_back(".duplicate_window = " + cpp_duration(stream.duplicate_window));
+    }
+    if (stream.replicas != 1) lines.push_back(".replicas = " + std::to_string(stream.replicas));
+    stream_views.push_back({{"lines", lines}});
+  }
+  stream_views.push_back({{"lines",
+                           {".name = " + cpp_string(dead_letter_stream(pipeline)),
+                            ".subjects = {" + cpp_string("dlq." + pipeline.name + ".>") + "}",
+                            ".max_age = " + cpp_duration(std::chrono::hours(24 * 30))}}});
+
+  json object_views = json::array();
+  for (const std::string& name : buckets) object_views.push_back({{"lines", bucket_lines(pipeline.buckets.at(name))}});
+  json key_value_views = json::array();
+  for (const std::string& name : key_values) {
+    key_value_views.push_back({{"lines", bucket_lines(pipeline.key_values.at(name))}});
+  }
+  if (const std::string status = status_bucket(pipeline); !status.empty()) {
+    key_value_views.push_back(plain_bucket(status, std::chrono::hours(24 * 7)));
+  }
+  if (idempotency) key_value_views.push_back(plain_bucket(pipeline.constant + "_IDEMPOTENCY", std::chrono::hours(24)));
+  return {{"streams", stream_views},
+          {"object_buckets", object_views},
+          {"has_object_buckets", !object_views.empty()},
+          {"key_values", key_value_views},
+          {"has_key_values", !key_value_views.empty()}};
+}
+
+}  // namespace pipegen::gen

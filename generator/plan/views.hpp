@@ -1,0 +1,59 @@
+// The views of the planned files, each made by one function. Internal to plan/.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "model/pipeline.hpp"
+#include "plan/plan.hpp"
+
+namespace pipegen::gen {
+
+/// A folder of the workspace with one program in it.
+struct Service {
+  std::string name;      // folder and program: "tts", "ingest-api"
+  std::string cpp_name;  // namespace
+  std::string section;
+  std::vector<std::string> components;  // of the runtime
+  bool is_api = false;
+};
+
+inline constexpr const char* kIngestService = "ingest-api";
+inline constexpr const char* kIngestSection = "ingest_api";
+
+Service service_of(const Stage& stage);
+Service ingest_service();
+/// Every service that the pipeline has, sorted by name.
+std::vector<Service> services_of(const Pipeline& pipeline);
+
+/// "PDF_TO_AUDIO_STATUS"; empty when the pipeline has no workflows that somebody could ask about.
+std::string status_bucket(const Pipeline& pipeline);
+std::string dead_letter_stream(const Pipeline& pipeline);
+
+/// Enums, buckets, records and publish functions of a service.
+///   events: names of the events it reads or writes; published: those that it publishes;
+///   filled: fields that the service itself fills in ("PDFCreatedEvent.pdf_key"), hence optional on the wire.
+nlohmann::json types_view(const Pipeline& pipeline, const std::set<std::string>& events,
+                          const std::set<std::string>& published, const std::set<std::string>& filled);
+
+/// Streams and buckets that a service needs: {streams, object_buckets, key_values}.
+nlohmann::json topology_view(const Pipeline& pipeline, const std::set<std::string>& streams,
+                             const std::set<std::string>& buckets, const std::set<std::string>& key_values,
+                             bool idempotency);
+
+void plan_worker(const Pipeline& pipeline, const Stage& stage, std::vector<PlannedFile>& files);
+void plan_ingest(const Pipeline& pipeline, std::vector<PlannedFile>& files);
+void plan_workspace(const Pipeline& pipeline, const std::vector<Service>& services, std::vector<PlannedFile>& files);
+/// Files that each kind of service has: CMakeLists.txt, Dockerfile, README.md.
+void plan_service(const Pipeline& pipeline, const Service& service, const nlohmann::json& base,
+                  std::vector<PlannedFile>& files);
+
+/// OpenAPI 3.1 of the ingestion API.
+std::string openapi(const Pipeline& pipeline);
+
+/// The files that declare what a view shows, for the first line of a generated file: "events.yaml and tts.yaml".
+std::string origins(const std::set<std::string>& files);
+
+}  // namespace pipegen::gen

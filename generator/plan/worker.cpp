@@ -1,0 +1,342 @@
+#include <algorithm>
+
+#include "model/action.hpp"
+#include "plan/cpp.hpp"
+#include "plan/text.hpp"
+#include "plan/views.hpp"
+
+namespace pipegen::gen {
+
+namespace {
+
+using nlohmann::json;
+
+/// What an action's outputs are called inside the callback of its handler.
+std::string output_expression(const std::string& output) {
+  if (output == "page") return "page.number";
+  if (output == "pages") return "page.total";
+  return "page." + output;
+}
+
+const ActionArgument* find_argument(const Stage& stage, std::string_view parameter) {
+  const auto found = std::ranges::find(stage.arguments, parameter, &ActionArgument::parameter);
+  return found == stage.arguments.end() ? nullptr : &*found;
+}
+
+/// `settings.number("pdf_to_png_service.dpi", 200)`.
+std::string setting_expression(const Stage& stage, const ActionParameter& parameter) {
+  const std::string name = cpp_string(stage.section + "." + std::string(parameter.name));
+  const ActionArgument* argument = find_argument(stage, parameter.name);
+  if (parameter.is_list) {
+    std::string items;
+    if (argument != nullptr) {
+      for (const Literal& item : argument->value.literal.items) {
+        items += (items.empty() ? "" : ", ") + cpp_string(item.text);
+      }
+    }
+    return "context.settings().list(" + name + ", {" + items + "})";
+  }
+  const std::string value = argument != nullptr ? argument->value.literal.text : std::string(parameter.fallback);
+  switch (parameter.type) {
+    case TypeKind::kBool:
+      return "context.settings().flag(" + name + ", " + (value.empty() ? "false" : value) + ")";
+    case TypeKind::kInt32:
+    case TypeKind::kInt64:
+      return "context.settings().integer(" + name + ", " + (value.empty() ? "0" : value) + ")";
+    case TypeKind::kFloat64:
+      return "context.settings().number(" + name + ", " + (value.empty() ? "0" : value) + ")";
+    default:
+      return "context.settings().text(" + name + ", " + cpp_string(value) + ")";
+  }
+}
+
+/// The members of the action's options: `.text = event.text_key`.
+json option_lines(const Pipeline& pipeline, const Stage& stage, const Action& action, const std::string& consumed,
+                  const std::string& produced) {
+  json lines = json::array();
+  for (const ActionParameter& parameter : action.parameters) {
+    const ActionArgument* argument = find_argument(stage, parameter.name);
+    const std::string member = "." + std::string(parameter.name) + " = ";
+    switch (parameter.role) {
+      case ActionParameter::Role::kInput:
+        if (argument != nullptr && !action.collects) {
+          lines.push_back(member + path_expression(pipeline, consumed, "event", argument->value.path.names));
+        }
+        break;
+      case ActionParameter::Role::kOutput:
+        if (argument != nullptr && !action.makes_many) {
+          lines.push_back(member + path_expression(pipeline, produced, "out", {argument->field}));
+        }
+        break;
+      case ActionParameter::Role::kValue:
+        if (argument != nullptr) {
+          Type wanted;
+          wanted.kind = parameter.type;
+          lines.push_back(member + value_expression(pipeline, argument->value, wanted, consumed, produced));
+        }
+        break;
+      case ActionParameter::Role::kSetting:
+        lines.push_back(member + setting_expression(stage, parameter));
+        break;
+      case ActionParameter::Role::kSecret:
+        lines.push_back(member + "context.settings().secret(" +
+                        cpp_string(stage.section + "." + std::string(parameter.name)) + ")");
+        break;
+      case ActionParameter::Role::kResult:
+        break;
+    }
+  }
+  return lines;
+}
+
+/// `out.header = event.header`, keys last because they may be made of other fields.
+json assignment_lines(const Pipeline& pipeline, const ProducedEvent& produced, const std::string& consumed) {
+  const std::string& record_name = pipeline.events.at(produced.event).record;
+  const Record& record = pipeline.records.at(record_name);
+  json lines = json::array();
+  json keys = json::array();
+  for (const FieldSource& source : produced.sources) {
+    const Field& field = *record.find(source.field);
+    const std::string target = "out." + field.cpp_name;
+    switch (source.kind) {
+      case FieldSource::Kind::kAbsent:
+        break;
+      case FieldSource::Kind::kCopied:
+        lines.push_back(target + " = " + path_expression(pipeline, consumed, "event", {field.name}));
+        break;
+      case FieldSource::Kind::kSet:
+        lines.push_back(target + " = " +
+                        value_expression(pipeline, source.expression, field.type, consumed, record_name));
+        break;
+      case FieldSource::Kind::kAction:
+        lines.push_back(target + " = " + output_expression(source.output));
+        break;
+      case FieldSource::Kind::kKey:
+        if (source.expression.parts.empty()) {
+          keys.push_back(target + " = {context.output_key(\"bin\")}");
+        } else {
+          keys.push_back(target + " = {" + interpolation(pipeline, source.expression.parts, consumed, record_name) +
+                         "}");
+        }
+        break;
+    }
+  }
+  for (const json& key : keys) lines.push_back(key);
+  return lines;
+}
+
+/// `pipegen::Emitter<PNGCreatedEvent>& emit`, one for each event that the handler may make many of.
+json emitters(const Stage& stage) {
+  json views = json::array();
+  for (const ProducedEvent& produced : stage.produces) {
+    const std::string name = stage.produces.size() == 1 ? "emit" : "emit_" + snake_case(produced.event);
+    views.push_back({{"event", produced.event}, {"name", name}});
+  }
+  return views;
+}
+
+/// `attribute` stands before each parameter.
+std::string handler_signature(const Stage& stage, const std::string& attribute = "") {
+  std::string result = "void";
+  std::string parameters = attribute + (stage.collect ? "const std::vector<" + stage.consumes + ">& events"
+                                                      : "const " + stage.consumes + "& event");
+  parameters += ", " + attribute + "pipegen::Context& context";
+  if (stage.produces.size() == 1 && stage.produces[0].count == ProducedEvent::Count::kOne) {
+    result = stage.produces[0].event;
+  } else if (stage.produces.size() == 1 && stage.produces[0].count == ProducedEvent::Count::kOptional) {
+    result = "std::optional<" + stage.produces[0].event + ">";
+  } else {
+    for (const json& emitter : emitters(stage)) {
+      parameters += ", " + attribute + "pipegen::Emitter<" + emitter["event"].get<std::string>() + ">& " +
+                    emitter["name"].get<std::string>();
+    }
+  }
+  return result + " handle(" + parameters + ")";
+}
+
+/// The statements that call the handler and publish what it gives.
+json call_lines(const Stage& stage) {
+  const std::string input = stage.collect ? "events" : "event";
+  json lines = json::array();
+  if (stage.produces.size() == 1 && stage.produces[0].count == ProducedEvent::Count::kOne) {
+    lines.push_back("publish(outbox, handle(" + input + ", context));");
+  } else if (stage.produces.size() == 1 && stage.produces[0].count == ProducedEvent::Count::kOptional) {
+    lines.push_back("if (auto out = handle(" + input + ", context)) publish(outbox, std::move(*out));");
+  } else {
+    std::string arguments;
+    for (const json& emitter : emitters(stage)) {
+      const auto name = emitter["name"].get<std::string>();
+      lines.push_back("pipegen::Emitter<" + emitter["event"].get<std::string>() + "> " + name + "(outbox);");
+      arguments += ", " + name;
+    }
+    lines.push_back("handle(" + input + ", context" + arguments + ");");
+  }
+  return lines;
+}
+
+std::string handler_template(const Action& action) {
+  if (action.makes_many) return "worker/generated/handler_pages.cpp";
+  if (action.collects) return "worker/generated/handler_group.cpp";
+  return "worker/generated/handler_one.cpp";
+}
+
+json stage_view(const Pipeline& pipeline, const Stage& stage) {
+  const Event& consumed = pipeline.events.at(stage.consumes);
+  json lines = json::array();
+  const auto line = [&](const std::string& member, const std::string& value) {
+    lines.push_back("." + member + " = " + value);
+  };
+  line("pipeline", cpp_string(pipeline.name));
+  line("name", cpp_string(stage.name));
+  line("section", cpp_string(stage.section));
+  line("topology", "topology(settings)");
+  line("stream", setting_text("nats", pipeline.streams.at(consumed.stream).setting, consumed.stream));
+  line("durable", setting_text("nats", stage.durable_setting, stage.durable));
+  const std::string subject = setting_text("nats", consumed.setting, consumed.subject);
+  line("filter_subject", consumed.placeholders.empty() ? subject : "pipegen::subject_filter(" + subject + ")");
+  line("event", cpp_string(stage.consumes));
+  line("concurrency", std::to_string(stage.concurrency));
+  line("ack_wait", cpp_duration(stage.ack_wait));
+  line("timeout", cpp_duration(stage.timeout));
+  line("max_deliver", std::to_string(stage.retry.max_deliver));
+  std::string backoff;
+  for (const auto delay : stage.retry.backoff) backoff += (backoff.empty() ? "" : ", ") + cpp_duration(delay);
+  line("backoff", "{" + backoff + "}");
+  line("dead_letter_stream", cpp_string(dead_letter_stream(pipeline)));
+  line("dead_letter_subject", cpp_string("dlq." + pipeline.name + "." + stage.name));
+  if (const std::string status = status_bucket(pipeline); !status.empty()) line("status_bucket", cpp_string(status));
+  if (!stage.collect) line("handle", "consume");
+
+  json view = {{"lines", lines},
+               {"collects", stage.collect.has_value()},
+               {"outbox", stage.produces.empty() ? "pipegen::Outbox&" : "pipegen::Outbox& outbox"},
+               {"call", call_lines(stage)},
+               {"consumes", stage.consumes},
+               {"read_consumed", read_function(stage.consumes)},
+               {"has_workflow", !pipeline.workflow_id.empty()}};
+  view["workflow"] =
+      pipeline.workflow_id.empty() ? "" : path_expression(pipeline, consumed.record, "event", pipeline.workflow_id);
+  if (stage.collect) {
+    const CollectSpec& collect = *stage.collect;
+    view["collect"] = {
+        {"state", cpp_string(collect.state)},
+        {"expires", cpp_duration(collect.expires)},
+        {"group", path_expression(pipeline, consumed.record, "event", collect.by.names)},
+        {"index", path_expression(pipeline, consumed.record, "event", collect.index.names)},
+        {"count", path_expression(pipeline, consumed.record, "event", collect.count.names)},
+    };
+  }
+  return view;
+}
+
+}  // namespace
+
+void plan_worker(const Pipeline& pipeline, const Stage& stage, std::vector<PlannedFile>& files) {
+  const Service service = service_of(stage);
+  const Action* action = find_action(stage.action);
+  const Event& consumed = pipeline.events.at(stage.consumes);
+
+  std::set<std::string> events{stage.consumes};
+  std::set<std::string> published;
+  std::set<std::string> streams{consumed.stream};
+  for (const ProducedEvent& produced : stage.produces) {
+    events.insert(produced.event);
+    published.insert(produced.event);
+    streams.insert(pipeline.events.at(produced.event).stream);
+  }
+  json types = types_view(pipeline, events, published, {});
+  std::set<std::string> buckets;
+  for (const json& bucket : types["buckets"]) buckets.insert(bucket["name"].get<std::string>());
+  std::set<std::string> key_values;
+  if (stage.collect) key_values.insert(stage.collect->state);
+
+  std::string doc = stage.doc.empty() ? "Handles one " + stage.consumes + "." : stage.doc;
+  json base = {{"service", service.name},
+               {"namespace", service.cpp_name},
+               {"pipeline", pipeline.name},
+               {"schema", stage.origin.file},
+               {"title", stage.name},
+               {"doc", doc_lines(doc)},
+               {"is_api", false},
+               {"is_custom", stage.action == "custom"},
+               {"components", service.components}};
+  std::set<std::string> sources{"generated/events.cpp", "generated/main.cpp", "generated/stage.cpp"};
+  if (action != nullptr) sources.insert("generated/handler.cpp");
+  base["sources"] = sources;
+
+  const std::string folder = service.name + "/";
+  const std::string generated = folder + "generated/";
+  const auto add = [&](const std::string& path, const std::string& name, Owner owner, const json& extra) {
+    json view = base;
+    view.update(extra);
+    files.push_back({path, name, owner, std::move(view)});
+  };
+
+  json with_types = types;
+  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", Owner::kPipegen, with_types);
+  add(generated + "events.cpp", "service/generated/events.cpp", Owner::kPipegen, with_types);
+
+  std::set<std::string> stage_files{stage.origin.file, consumed.origin.file};
+  json handler = {{"signature", handler_signature(stage)},
+                  {"collects", stage.collect.has_value()},
+                  {"origin", origins({stage.origin.file})}};
+  add(generated + service.cpp_name + "/handler.hpp", "worker/generated/handler.hpp", Owner::kPipegen, handler);
+  add(generated + service.cpp_name + "/stage.hpp", "worker/generated/stage.hpp", Owner::kPipegen,
+      {{"origin", origins({stage.origin.file})}});
+  json stage_data = stage_view(pipeline, stage);
+  stage_data["origin"] = origins(stage_files);
+  stage_data["topology"] = topology_view(pipeline, streams, buckets, key_values, false);
+  add(generated + "stage.cpp", "worker/generated/stage.cpp", Owner::kPipegen, stage_data);
+  add(generated + "main.cpp", "worker/generated/main.cpp", Owner::kPipegen, {{"origin", origins({stage.origin.file})}});
+
+  if (action != nullptr) {
+    const ProducedEvent& produced = stage.produces.at(0);
+    const std::string& produced_record = pipeline.events.at(produced.event).record;
+    handler["produced"] = produced.event;
+    handler["consumes"] = stage.consumes;
+    handler["action"] = action->name;
+    handler["header"] = action->component == "audio" ? "wav" : action->name;
+    handler["options_type"] = [&] {
+      std::string name;
+      bool upper = true;
+      for (const char c : action->name) {
+        if (c == '_') {
+          upper = true;
+        } else {
+          name.push_back(upper ? static_cast<char>(c - 'a' + 'A') : c);
+          upper = false;
+        }
+      }
+      return name;
+    }();
+    handler["options"] = option_lines(pipeline, stage, *action, consumed.record, produced_record);
+    handler["assignments"] = assignment_lines(pipeline, produced, consumed.record);
+    for (const ActionParameter& parameter : action->parameters) {
+      const ActionArgument* argument = find_argument(stage, parameter.name);
+      if (argument == nullptr) continue;
+      if (parameter.role == ActionParameter::Role::kOutput) {
+        const Field& field = *pipeline.records.at(produced_record).find(argument->field);
+        handler["output"] = {{"member", field.cpp_name}, {"tag", pipeline.buckets.at(field.type.name).cpp_name}};
+      }
+      if (parameter.role == ActionParameter::Role::kInput && action->collects) {
+        handler["input_member"] = path_expression(pipeline, consumed.record, "part", argument->value.path.names);
+      }
+    }
+    // A group's handler needs its first event only when something is copied from it.
+    handler["uses_event"] = std::ranges::any_of(handler["assignments"], [](const json& line) {
+      return line.get<std::string>().find("event.") != std::string::npos;
+    });
+    add(generated + "handler.cpp", handler_template(*action), Owner::kPipegen, handler);
+  } else {
+    handler["produces"] = json::array();
+    for (const ProducedEvent& produced : stage.produces) {
+      handler["produces"].push_back({{"event", produced.event}});
+    }
+    handler["scaffold_signature"] = handler_signature(stage, "[[maybe_unused]] ");
+    add(folder + "src/handler.cpp", "worker/src/handler.cpp", Owner::kUser, handler);
+    add(folder + "src/sources.cmake", "worker/src/sources.cmake", Owner::kUser, json::object());
+  }
+  plan_service(pipeline, service, base, files);
+}
+
+}  // namespace pipegen::gen

@@ -1,0 +1,104 @@
+// Declarations to model. One function for each part of the language, called in this order by load_pipeline; each reads
+// what those before it have put into `pipeline`.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/action.hpp"
+#include "model/pipeline.hpp"
+#include "schema/declarations.hpp"
+#include "schema/values.hpp"
+
+namespace pipegen::gen {
+
+struct Resolution {
+  Resolution(const Declarations& all, Report& into) : declared(all), report(into), values(into) {}
+
+  const Declarations& declared;
+  Report& report;
+  Values values;
+  Pipeline pipeline;
+  bool camel_case = false;
+
+  /// Fields whose type could not be read: nothing more is said about them. "Record.field".
+  std::set<std::string> broken_fields;
+  /// Records and events of which parts could not be read: what is missing in them is not reported again.
+  std::set<std::string> broken_records;
+  std::map<std::pair<std::string, std::string>, Span> field_spans;  // record, field
+  std::set<std::pair<Section, std::string>> used;
+  std::map<std::string, Span> subject_spans;  // of events
+  std::map<std::string, Span> durable_spans;  // of stages
+
+  /// The declaration that a value names, which counts as used then. Unknown names are reported (unless they may stand
+  /// in a file that could not be read) and give nullptr.
+  const Declaration* find(Section section, const Node& name);
+  const Declaration* find(Section section, const std::string& name, const Span& span);
+
+  const Record* record_of(const std::string& event) const;
+  const Span& span_of(Section section, const std::string& name) const;
+};
+
+/// Names the part of the schema that a message speaks of: "stage 'tts'".
+std::string named(std::string_view word, std::string_view name);
+
+// types.cpp
+void resolve_header(Resolution& r);
+void resolve_types(Resolution& r);
+/// Reads `fields:` of a record or event.
+void resolve_fields(Resolution& r, const Node& fields, Record& record);
+/// "list<string>": for messages.
+std::string spelled(const Type& type, bool optional = false);
+/// A written value as one of a type; nothing, and `why`, when it does not fit.
+std::optional<Literal> literal_as(const Resolution& r, const Node& node, const Type& type, std::string& why);
+
+// topology.cpp
+void resolve_streams(Resolution& r);
+void resolve_buckets(Resolution& r);
+void resolve_events(Resolution& r);
+
+// expressions.cpp
+struct PathResult {
+  std::optional<FieldPath> path;
+  bool quiet = false;   // cannot be resolved, and that has been reported
+  std::string problem;  // otherwise why there is no path
+  std::string hint;
+  const Field* field = nullptr;  // the last
+};
+PathResult find_path(const Resolution& r, const Record& record, const std::string& path);
+/// A field path written as a value; reports what is wrong.
+std::optional<FieldPath> path_value(Resolution& r, const Node& node, const Record& record, const std::string& what);
+
+/// Whether a value of one type can be given where the other is wanted. Optional values are for optional places.
+bool fits(const Type& from, const Type& to);
+
+/// A value of `set:` or `with:`: literal, field path of the consumed event, or interpolation.
+std::optional<Expression> value_of(Resolution& r, const Node& node, const Type& type, bool optional,
+                                   const Record& consumed, const std::string& what);
+/// A template of `keys:`.
+std::optional<Expression> key_template(Resolution& r, const Node& node, const Record& produced, const Record& consumed,
+                                       const std::set<std::string>& unavailable, const std::string& what);
+
+// stages.cpp, sources.cpp
+void resolve_stages(Resolution& r);
+struct StageText {
+  const Node* with = nullptr;
+  const Node* keys = nullptr;
+  const Node* set = nullptr;
+  Span where;
+};
+/// Binds `with:` and finds a source for every field of the produced event of a built-in action.
+void resolve_sources(Resolution& r, const Action& action, const StageText& text, Stage& stage);
+
+// ingest.cpp
+void resolve_ingest(Resolution& r);
+
+// wiring.cpp
+void assign_settings(Resolution& r);
+void check_wiring(Resolution& r);
+
+}  // namespace pipegen::gen

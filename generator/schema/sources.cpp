@@ -1,0 +1,372 @@
+// `with:`, `keys:` and `set:` of a built-in action: where each field of the produced event comes from.
+#include <algorithm>
+
+#include "schema/names.hpp"
+#include "schema/resolution.hpp"
+
+namespace pipegen::gen {
+
+namespace {
+
+using Role = ActionParameter::Role;
+
+/// Looks a key up in a map that may be missing.
+struct Entry {
+  const Node* key = nullptr;
+  const Node* value = nullptr;
+};
+Entry entry(const Node* map, std::string_view key) {
+  if (map == nullptr || !map->is_map()) return {};
+  for (std::size_t i = 0; i < map->keys.size(); ++i) {
+    if (map->keys[i].text == key) return {&map->keys[i], &map->items[i]};
+  }
+  return {};
+}
+
+class Binder {
+ public:
+  Binder(Resolution& r, const Action& action, const StageText& text, Stage& stage)
+      : r_(r),
+        action_(action),
+        text_(text),
+        stage_(stage),
+        consumed_(*r.record_of(stage.consumes)),
+        produced_(*r.record_of(stage.produces.front().event)) {}
+
+  void run() {
+    read_with();
+    read_keys();
+    read_set();
+    for (const Field& field : produced_.fields) add_source(field);
+  }
+
+ private:
+  std::string parameter_what(const ActionParameter& parameter) const {
+    return in_quotes(parameter.name) + " of " + in_quotes(action_.name);
+  }
+
+  void read_with() {
+    std::vector<std::string> names;
+    for (const ActionParameter& parameter : action_.parameters) {
+      if (parameter.role != Role::kSecret) names.emplace_back(parameter.name);
+    }
+    const Node none;
+    const MapView map(r_.report, text_.with != nullptr ? *text_.with : none, "'with' of " + in_quotes(action_.name),
+                      text_.where, {});
+    if (!map) return;
+    for (std::size_t i = 0; text_.with != nullptr && i < text_.with->keys.size(); ++i) {
+      const Node& key = text_.with->keys[i];
+      if (std::ranges::find(names, key.text) != names.end()) continue;
+      const auto secret = std::ranges::find_if(action_.parameters, [&](const ActionParameter& parameter) {
+        return parameter.role == Role::kSecret && parameter.name == key.text;
+      });
+      if (secret != action_.parameters.end()) {
+        r_.report.error(code::kUnknownParameter, key.span, in_quotes(key.text) + " is a secret, which no schema holds",
+                        "give it to the service as the setting " + stage_.section + "." + key.text);
+        continue;
+      }
+      std::string hint = did_you_mean(key.text, names);
+      if (hint.empty()) hint = "it has " + one_of(names);
+      r_.report.error(code::kUnknownParameter, key.span,
+                      in_quotes(action_.name) + " has no parameter " + in_quotes(key.text), hint);
+    }
+    for (const ActionParameter& parameter : action_.parameters) {
+      if (parameter.role == Role::kSecret) continue;
+      const Entry given = entry(text_.with, parameter.name);
+      if (given.value != nullptr && given.value->is_null()) {
+        r_.report.error(code::kNoValue, given.key->span, in_quotes(parameter.name) + " has no value",
+                        "give it one, or remove it");
+      } else if (given.value != nullptr) {
+        bind(parameter, *given.value);
+      } else if (parameter.required) {
+        miss(parameter);
+      } else if (!parameter.fallback.empty()) {
+        Expression value;
+        const bool number = parameter.type == TypeKind::kInt64 || parameter.type == TypeKind::kInt32 ||
+                            parameter.type == TypeKind::kFloat64;
+        value.literal = {number ? Literal::Kind::kNumber : Literal::Kind::kText, std::string(parameter.fallback), {}};
+        stage_.arguments.push_back({std::string(parameter.name), std::move(value), ""});
+      }
+    }
+  }
+
+  void miss(const ActionParameter& parameter) {
+    const Record& record = parameter.role == Role::kInput ? consumed_ : produced_;
+    std::string only;
+    int candidates = 0;
+    for (const Field& field : record.fields) {
+      if (field.type.kind != TypeKind::kObject) continue;
+      only = field.name;
+      ++candidates;
+    }
+    const std::string hint = candidates == 1   ? "write with: {" + std::string(parameter.name) + ": " + only + "}"
+                             : candidates == 0 ? in_quotes(record.name) + " has no field of type object<…> to name"
+                                               : "name one of the object fields of " + in_quotes(record.name);
+    if (parameter.role == Role::kOutput) outputs_incomplete_ = true;
+    r_.report.error(code::kMissingParameter, text_.with != nullptr ? text_.with->span : text_.where,
+                    in_quotes(action_.name) + " needs " + in_quotes(parameter.name) + ": " + std::string(parameter.doc),
+                    hint);
+  }
+
+  void bind(const ActionParameter& parameter, const Node& node) {
+    switch (parameter.role) {
+      case Role::kInput:
+        return bind_input(parameter, node);
+      case Role::kOutput:
+      case Role::kResult:
+        return bind_output(parameter, node);
+      case Role::kValue:
+        if (auto value = value_of(r_, node, Type{.kind = parameter.type, .name = {}, .element = {}}, true, consumed_,
+                                  parameter_what(parameter))) {
+          stage_.arguments.push_back({std::string(parameter.name), std::move(*value), ""});
+        }
+        return;
+      case Role::kSetting:
+        return bind_setting(parameter, node);
+      case Role::kSecret:
+        return;
+    }
+  }
+
+  void bind_input(const ActionParameter& parameter, const Node& node) {
+    auto path = path_value(r_, node, consumed_, parameter_what(parameter));
+    if (!path) return;
+    if (path->type.kind != TypeKind::kObject) {
+      r_.report.error(
+          code::kMisfit, node.span,
+          parameter_what(parameter) + " is an object, " + in_quotes(node.text) + " is of type " + spelled(path->type),
+          "name a field of type object<…> of " + in_quotes(consumed_.name));
+      return;
+    }
+    if (path->optional) {
+      r_.report.error(code::kMisfit, node.span,
+                      parameter_what(parameter) + " is always needed, and " + in_quotes(node.text) + " is optional",
+                      "make it required");
+      return;
+    }
+    Expression value;
+    value.kind = Expression::Kind::kConsumed;
+    value.path = std::move(*path);
+    stage_.arguments.push_back({std::string(parameter.name), std::move(value), ""});
+  }
+
+  void bind_output(const ActionParameter& parameter, const Node& node) {
+    const bool is_object = parameter.role == Role::kOutput;
+    const auto name = r_.values.text(node, parameter_what(parameter));
+    if (!name) return give_up(is_object);
+    const Field* field = produced_.find(*name);
+    if (field == nullptr) {
+      give_up(is_object);
+      if (r_.broken_records.contains(produced_.name)) return;
+      std::vector<std::string> names;
+      for (const Field& each : produced_.fields) names.push_back(each.name);
+      r_.report.error(code::kUnknownField, node.span, in_quotes(produced_.name) + " has no field " + in_quotes(*name),
+                      did_you_mean(*name, names));
+      return;
+    }
+    if (r_.broken_fields.contains(produced_.name + "." + *name)) return give_up(is_object);
+    const Type wanted{.kind = parameter.type, .name = {}, .element = {}};
+    if (is_object ? field->type.kind != TypeKind::kObject : !fits(wanted, field->type)) {
+      give_up(is_object);
+      r_.report.error(code::kMisfit, node.span,
+                      parameter_what(parameter) + " is " + (is_object ? "an object" : "of type " + spelled(wanted)) +
+                          ", " + in_quotes(produced_.name + "." + *name) + " is of type " + spelled(field->type),
+                      is_object ? "name a field of type object<…>" : "");
+      return;
+    }
+    const auto [same, is_new] = by_action_.try_emplace(*name, &parameter);
+    if (!is_new) {
+      r_.report.error(code::kTwoSources, node.span,
+                      in_quotes(*name) + " is given by both " + in_quotes(same->second->name) + " and " +
+                          in_quotes(parameter.name));
+      return;
+    }
+    stage_.arguments.push_back({std::string(parameter.name), {}, *name});
+  }
+
+  void give_up(bool is_object) { outputs_incomplete_ = outputs_incomplete_ || is_object; }
+
+  void bind_setting(const ActionParameter& parameter, const Node& node) {
+    Type type{.kind = parameter.type, .name = {}, .element = {}};
+    if (parameter.is_list) type = Type{.kind = TypeKind::kList, .name = {}, .element = {type}};
+    std::string why;
+    auto literal = literal_as(r_, node, type, why);
+    if (!literal) {
+      r_.report.error(code::kMisfit, node.span, parameter_what(parameter) + " is of type " + spelled(type) + ": " + why,
+                      parameter.is_list ? "write [program, --option, value]" : "");
+      return;
+    }
+    Expression value;
+    value.literal = std::move(*literal);
+    stage_.arguments.push_back({std::string(parameter.name), std::move(value), ""});
+  }
+
+  /// Reports keys that are no fields of the produced event; true for those that are.
+  bool is_produced_field(const Node& key, const char* what) {
+    if (produced_.find(key.text) != nullptr) return true;
+    if (r_.broken_records.contains(produced_.name)) return false;
+    std::vector<std::string> names;
+    for (const Field& each : produced_.fields) names.push_back(each.name);
+    r_.report.error(code::kUnknownField, key.span,
+                    in_quotes(what) + ": " + in_quotes(produced_.name) + " has no field " + in_quotes(key.text),
+                    did_you_mean(key.text, names));
+    return false;
+  }
+
+  void read_keys() {
+    if (text_.keys == nullptr) return;
+    if (!MapView(r_.report, *text_.keys, "'keys'", text_.where, {})) return;
+    std::set<std::string> written;
+    for (const auto& [field, parameter] : by_action_) {
+      if (parameter->role == Role::kOutput) written.insert(field);
+    }
+    for (std::size_t i = 0; i < text_.keys->keys.size(); ++i) {
+      const Node& key = text_.keys->keys[i];
+      if (!is_produced_field(key, "keys")) continue;
+      if (!written.contains(key.text)) {
+        if (!outputs_incomplete_) {
+          r_.report.error(code::kKeyTemplate, key.span,
+                          in_quotes(action_.name) + " writes no object for " + in_quotes(key.text),
+                          written.empty() ? "" : "it writes that of " + in_quotes(*written.begin()));
+        }
+        continue;
+      }
+      auto expression =
+          key_template(r_, text_.keys->items[i], produced_, consumed_, written, "the key of " + in_quotes(key.text));
+      if (!expression) continue;
+      if (stage_.produces.front().count == ProducedEvent::Count::kMany && !tells_apart(*expression)) {
+        r_.report.error(code::kKeyTemplate, text_.keys->items[i].span,
+                        "every event of a message would write the same object",
+                        "put what tells them apart into the key, such as the field that gets the page");
+        continue;
+      }
+      keys_.emplace(key.text, std::move(*expression));
+    }
+  }
+
+  /// Of the events that one message makes: is there something in it that only the action knows?
+  bool tells_apart(const Expression& expression) const {
+    return std::ranges::any_of(expression.parts, [&](const Expression::Part& part) {
+      if (part.kind != Expression::Part::Kind::kProduced) return false;
+      const auto found = by_action_.find(part.path.names.front());
+      return found != by_action_.end() && found->second->name == "page";
+    });
+  }
+
+  void read_set() {
+    if (text_.set == nullptr) return;
+    if (!MapView(r_.report, *text_.set, "'set'", text_.where, {})) return;
+    for (std::size_t i = 0; i < text_.set->keys.size(); ++i) {
+      const Node& key = text_.set->keys[i];
+      const Node& value = text_.set->items[i];
+      if (!is_produced_field(key, "set")) continue;
+      const Field& field = *produced_.find(key.text);
+      set_tried_.insert(key.text);
+      if (r_.broken_fields.contains(produced_.name + "." + key.text)) continue;
+      if (const auto other = by_action_.find(key.text); other != by_action_.end()) {
+        r_.report.error(code::kTwoSources, key.span,
+                        in_quotes(key.text) + " is given by 'set' and by " + in_quotes(other->second->name) + " of " +
+                            in_quotes(action_.name),
+                        "remove one of them");
+        continue;
+      }
+      if (value.is_null()) {
+        if (!field.optional) {
+          r_.report.error(code::kMisfit, value.span, in_quotes(key.text) + " must always have a value",
+                          "make it optional, or give it one");
+        }
+        continue;  // absent, though the consumed event may have it
+      }
+      if (auto expression = value_of(r_, value, field.type, field.optional, consumed_, in_quotes(key.text))) {
+        set_.emplace(key.text, std::move(*expression));
+      }
+    }
+  }
+
+  void add_source(const Field& field) {
+    FieldSource source;
+    source.field = field.name;
+    if (const auto action = by_action_.find(field.name); action != by_action_.end()) {
+      if (action->second->role == Role::kOutput) {
+        source.kind = FieldSource::Kind::kKey;
+        source.expression.kind = Expression::Kind::kInterpolation;
+        if (const auto key = keys_.find(field.name); key != keys_.end()) source.expression = key->second;
+      } else {
+        source.kind = FieldSource::Kind::kAction;
+      }
+      source.output = action->second->name;
+    } else if (const auto set = set_.find(field.name); set != set_.end()) {
+      source.kind = FieldSource::Kind::kSet;
+      source.expression = set->second;
+    } else if (!set_tried_.contains(field.name) && field.fresh == FreshKind::kNone) {
+      find_source(field, source);
+    }
+    stage_.produces.front().sources.push_back(std::move(source));
+  }
+
+  void find_source(const Field& field, FieldSource& source) {
+    if (r_.broken_fields.contains(produced_.name + "." + field.name)) return;
+    const Field* same = consumed_.find(field.name);
+    const bool same_broken = same != nullptr && r_.broken_fields.contains(consumed_.name + "." + same->name);
+    if (same != nullptr && same->type == field.type && (field.optional || !same->optional)) {
+      source.kind = FieldSource::Kind::kCopied;
+      return;
+    }
+    if (field.optional) return;
+    if (field.default_value) {
+      source.kind = FieldSource::Kind::kSet;
+      source.expression.literal = *field.default_value;
+      return;
+    }
+    if (same_broken || r_.broken_records.contains(consumed_.name)) return;
+    if (outputs_incomplete_ && field.type.kind == TypeKind::kObject) return;
+
+    std::string why = "it has no source in stage " + in_quotes(stage_.name);
+    if (same != nullptr) {
+      why = same->type == field.type
+                ? "it is optional in " + in_quotes(consumed_.name)
+                : "in " + in_quotes(consumed_.name) + " it is of type " + spelled(same->type, same->optional);
+    }
+    std::string hint;
+    for (const ActionParameter& parameter : action_.parameters) {
+      const bool free = entry(text_.with, parameter.name).key == nullptr;
+      if (hint.empty() && free && parameter.role == Role::kResult && parameter.type == field.type.kind) {
+        hint = "write with: {" + std::string(parameter.name) + ": " + field.name + "} (" + std::string(parameter.doc) +
+               "), or set: {" + field.name + ": …}";
+      }
+    }
+    if (hint.empty())
+      hint = "write set: {" + field.name + ": …}, add it to " + in_quotes(consumed_.name) + ", or make it optional";
+    Diagnostic& error =
+        r_.report.error(code::kNoSource, text_.where,
+                        "nothing gives " + in_quotes(produced_.name + "." + field.name) + ": " + why, hint);
+    if (const auto span = r_.field_spans.find({produced_.name, field.name}); span != r_.field_spans.end()) {
+      error.notes.push_back({span->second, "the field"});
+    }
+    if (same != nullptr) {
+      if (const auto span = r_.field_spans.find({consumed_.name, field.name}); span != r_.field_spans.end()) {
+        error.notes.push_back({span->second, "the consumed one"});
+      }
+    }
+  }
+
+  Resolution& r_;
+  const Action& action_;
+  const StageText& text_;
+  Stage& stage_;
+  const Record& consumed_;
+  const Record& produced_;
+  std::map<std::string, const ActionParameter*> by_action_;  // field -> what fills it
+  std::map<std::string, Expression> keys_, set_;
+  std::set<std::string> set_tried_;
+  bool outputs_incomplete_ = false;  // `with:` has mistakes: nothing is said about fields that it may have filled
+};
+
+}  // namespace
+
+void resolve_sources(Resolution& r, const Action& action, const StageText& text, Stage& stage) {
+  if (r.record_of(stage.consumes) == nullptr || r.record_of(stage.produces.front().event) == nullptr) return;
+  Binder(r, action, text, stage).run();
+}
+
+}  // namespace pipegen::gen

@@ -1,0 +1,291 @@
+#include "cli/cli.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <locale>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "cli/generate.hpp"
+
+namespace pipegen::gen {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kEvents = R"(pipegen: v1
+streams: {JOBS: {}, RESULTS: {}}
+buckets: {TEXTS: {}, SOUNDS: {}}
+events:
+  TextReady: {subject: text.ready, stream: JOBS, fields: {job_id: string, text_key: object<TEXTS>}}
+  SoundReady: {subject: sound.ready, stream: RESULTS, fields: {job_id: string, sound_key: object<SOUNDS>}}
+)";
+constexpr const char* kSpeaker = R"(pipegen: v1
+import: events.yaml
+stages:
+  speaker: {consumes: TextReady, produces: SoundReady, uses: custom, timeout: 1m}
+)";
+constexpr const char* kListener = R"(pipegen: v1
+import: events.yaml
+stages:
+  listener: {consumes: SoundReady, uses: custom}
+)";
+constexpr const char* kPipeline = R"(pipegen: v1
+pipeline: demo
+workflow_id: job_id
+import: [events.yaml, speaker.yaml, listener.yaml]
+ingest:
+  uploads:
+    texts: {bucket: TEXTS, produces: TextReady, key: text_key, media_types: [text/plain], max_size: 1MiB}
+)";
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+std::string read(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void put(const fs::path& path, const std::string& content) {
+  if (path.has_parent_path()) fs::create_directories(path.parent_path());
+  std::ofstream(path, std::ios::binary) << content;
+}
+
+std::map<std::string, std::string> snapshot(const fs::path& root) {
+  std::map<std::string, std::string> result;
+  if (!fs::exists(root)) return result;
+  for (const auto& entry : fs::recursive_directory_iterator(root)) {
+    if (entry.is_regular_file()) result[entry.path().lexically_relative(root).generic_string()] = read(entry.path());
+  }
+  return result;
+}
+
+Outcome pipegen(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "pipegen");
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  Outcome outcome;
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  outcome.code = run_cli(static_cast<int>(argv.size()), argv.data());
+  std::cout.flush();
+  std::cerr.flush();
+  outcome.out = testing::internal::GetCapturedStdout();
+  outcome.err = testing::internal::GetCapturedStderr();
+  return outcome;
+}
+
+class CommandLine : public testing::Test {
+ protected:
+  CommandLine() : old_directory_(fs::current_path()) {
+    const fs::path base = ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : fs::temp_directory_path();  // fsync is free
+    std::string name = (base / "pipegen-cli-XXXXXX").string();
+    folder_ = ::mkdtemp(name.data());
+    fs::current_path(folder_);
+    put(folder_ / "events.yaml", kEvents);
+    put(folder_ / "speaker.yaml", kSpeaker);
+    put(folder_ / "listener.yaml", kListener);
+    put(folder_ / "pipeline.yaml", kPipeline);
+  }
+  ~CommandLine() override {
+    fs::current_path(old_directory_);
+    fs::remove_all(folder_);
+  }
+
+  fs::path folder_, old_directory_;
+};
+
+TEST_F(CommandLine, generate_all_writes_the_workspace_and_says_how_to_build_it) {
+  const Outcome outcome = pipegen({"generate-all"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto files = snapshot("services");
+  for (const char* path : {"CMakeLists.txt", "project.toml", "speaker/CMakeLists.txt", "speaker/src/handler.cpp",
+                           "listener/generated/main.cpp", "ingest-api/CMakeLists.txt", "pipegen-runtime/CMakeLists.txt",
+                           "pipegen-runtime/include/pipegen/context.hpp", ".pipegen/manifest.json"}) {
+    EXPECT_TRUE(files.contains(path)) << path;
+  }
+  EXPECT_FALSE(files.contains("pipegen-runtime/tests/CMakeLists.txt"));
+  EXPECT_NE(outcome.out.find(std::to_string(files.size() - 1) + " created"), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.find("cmake -S services -B services/build && cmake --build services/build"), std::string::npos);
+}
+
+TEST_F(CommandLine, generating_again_changes_nothing) {
+  ASSERT_EQ(pipegen({"generate-all"}).code, 0);
+  const auto before = snapshot("services");
+  const auto manifest_time = fs::last_write_time("services/.pipegen/manifest.json");
+  const Outcome again = pipegen({"generate-all"});
+  EXPECT_EQ(again.code, 0);
+  EXPECT_EQ(again.out.find("created"), std::string::npos) << again.out;
+  EXPECT_EQ(again.out.find("updated"), std::string::npos) << again.out;
+  EXPECT_NE(again.out.find("unchanged"), std::string::npos) << again.out;
+  EXPECT_EQ(snapshot("services"), before);
+  EXPECT_EQ(fs::last_write_time("services/.pipegen/manifest.json"), manifest_time);
+}
+
+TEST_F(CommandLine, neither_the_current_folder_nor_the_locale_changes_the_output) {
+  ASSERT_EQ(pipegen({"generate-all"}).code, 0);
+
+  struct Odd : std::numpunct<char> {
+    char do_decimal_point() const override { return ','; }
+    char do_thousands_sep() const override { return '.'; }
+    std::string do_grouping() const override { return "\1"; }
+  };
+  const std::locale before = std::locale::global(std::locale(std::locale::classic(), new Odd));
+  fs::current_path("/");
+  const Outcome outcome = pipegen({"generate-all", "--schema", (folder_ / "pipeline.yaml").string(), "--output",
+                                   (folder_ / "deep/er/other").string()});
+  std::locale::global(before);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(snapshot(folder_ / "services"), snapshot(folder_ / "deep/er/other"));
+}
+
+TEST_F(CommandLine, each_command_adds_to_the_workspace_and_all_of_them_make_what_generate_all_makes) {
+  ASSERT_EQ(pipegen({"generate-all", "--output", "all"}).code, 0);
+  put("speaker.yaml", "pipegen: v1\nimport: pipeline.yaml\n" +
+                          std::string(kSpeaker).substr(std::string("pipegen: v1\nimport: events.yaml\n").size()));
+  put("listener.yaml", "pipegen: v1\nimport: pipeline.yaml\n" +
+                           std::string(kListener).substr(std::string("pipegen: v1\nimport: events.yaml\n").size()));
+
+  const Outcome speaker = pipegen({"generate-worker", "--schema", "speaker.yaml"});
+  ASSERT_EQ(speaker.code, 0) << speaker.err;
+  EXPECT_TRUE(fs::exists("services/speaker/src/handler.cpp"));
+  EXPECT_FALSE(fs::exists("services/listener"));
+  EXPECT_FALSE(fs::exists("services/ingest-api"));
+  ASSERT_EQ(pipegen({"generate-worker", "--schema", "listener.yaml"}).code, 0);
+  EXPECT_NE(read("services/CMakeLists.txt").find("speaker"), std::string::npos) << "the first service is still built";
+  ASSERT_EQ(pipegen({"generate-ingest-api"}).code, 0);
+  EXPECT_EQ(snapshot("services"), snapshot("all"));
+}
+
+TEST_F(CommandLine, a_service_that_left_the_schema_goes_but_its_handler_stays) {
+  ASSERT_EQ(pipegen({"generate-all"}).code, 0);
+  put("listener.yaml", "pipegen: v1\nimport: events.yaml\nstages:\n  hearer: {consumes: SoundReady, uses: custom}\n");
+  const Outcome outcome = pipegen({"generate-all"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(fs::exists("services/hearer/generated/main.cpp"));
+  EXPECT_FALSE(fs::exists("services/listener/generated"));
+  EXPECT_TRUE(fs::exists("services/listener/src/handler.cpp"));
+  EXPECT_NE(outcome.out.find("services/listener/src/handler.cpp"), std::string::npos) << outcome.out;
+}
+
+TEST_F(CommandLine, an_edited_generated_file_is_named_and_force_takes_it_back) {
+  ASSERT_EQ(pipegen({"generate-all"}).code, 0);
+  const auto before = snapshot("services");
+  put("services/speaker/generated/main.cpp", "edited");
+  const Outcome refused = pipegen({"generate-all"});
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_EQ(refused.out, "");
+  EXPECT_NE(refused.err.find("services/speaker/generated/main.cpp"), std::string::npos) << refused.err;
+
+  const Outcome json = pipegen({"generate-all", "--diagnostics", "json"});
+  EXPECT_EQ(json.code, 1);
+  const auto diagnostics = nlohmann::json::parse(json.err);
+  ASSERT_FALSE(diagnostics.empty());
+  EXPECT_NE(diagnostics.back().dump().find("speaker/generated/main.cpp"), std::string::npos);
+
+  EXPECT_EQ(pipegen({"generate-all", "--force"}).code, 0);
+  EXPECT_EQ(snapshot("services"), before);
+}
+
+TEST_F(CommandLine, a_wrong_schema_writes_nothing_and_names_the_place) {
+  put("speaker.yaml", "pipegen: v1\nimport: events.yaml\nstages:\n  speaker: {consumes: TextRedy, uses: custom}\n");
+  for (const char* command : {"generate-all", "generate-ingest-api", "validate", "graph"}) {
+    const Outcome outcome = pipegen({command});
+    EXPECT_EQ(outcome.code, 1) << command;
+    EXPECT_EQ(outcome.out, "") << command;
+    EXPECT_NE(outcome.err.find("speaker.yaml:4:23: error: "), std::string::npos) << outcome.err;
+  }
+  EXPECT_FALSE(fs::exists("services"));
+}
+
+TEST_F(CommandLine, a_missing_schema_is_said_with_advice) {
+  const Outcome outcome = pipegen({"generate-all", "--schema", "nowhere.yaml"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_NE(outcome.err.find("nowhere.yaml"), std::string::npos) << outcome.err;
+  EXPECT_NE(outcome.err.find("hint: "), std::string::npos) << outcome.err;
+  EXPECT_FALSE(fs::exists("services"));
+}
+
+TEST_F(CommandLine, a_command_that_has_nothing_to_generate_says_so) {
+  const Outcome worker = pipegen({"generate-worker"});
+  EXPECT_EQ(worker.code, 1);
+  EXPECT_NE(worker.err.find("declares no stage"), std::string::npos) << worker.err;
+  put("pipeline.yaml", "pipegen: v1\npipeline: demo\nimport: [speaker.yaml, listener.yaml]\n");
+  const Outcome api = pipegen({"generate-ingest-api"});
+  EXPECT_EQ(api.code, 1);
+  EXPECT_NE(api.err.find("no `ingest:` section"), std::string::npos) << api.err;
+  EXPECT_FALSE(fs::exists("services"));
+}
+
+TEST_F(CommandLine, validate_and_graph_write_no_file) {
+  const auto before = snapshot(folder_);
+  const Outcome validated = pipegen({"validate"});
+  EXPECT_EQ(validated.code, 0) << validated.err;
+  EXPECT_NE(validated.out.find("2 stages, 2 events"), std::string::npos) << validated.out;
+  const Outcome drawn = pipegen({"graph"});
+  EXPECT_EQ(drawn.code, 0);
+  EXPECT_NE(drawn.out.find("speaker"), std::string::npos) << drawn.out;
+  EXPECT_EQ(snapshot(folder_), before);
+}
+
+TEST_F(CommandLine, json_diagnostics_are_always_one_array) {
+  for (const char* command : {"validate", "generate-all", "graph"}) {
+    const Outcome outcome = pipegen({command, "--diagnostics", "json"});
+    EXPECT_EQ(outcome.code, 0);
+    EXPECT_TRUE(nlohmann::json::parse(outcome.err).is_array());
+  }
+}
+
+TEST_F(CommandLine, quiet_is_quiet) {
+  EXPECT_EQ(pipegen({"generate-all", "--quiet"}).out, "");
+  EXPECT_EQ(pipegen({"validate", "--quiet"}).out, "");
+}
+
+TEST_F(CommandLine, a_wrong_command_line_is_exit_code_2) {
+  EXPECT_EQ(pipegen({}).code, 2);
+  EXPECT_EQ(pipegen({"generate-all", "--outptu", "x"}).code, 2);
+  EXPECT_EQ(pipegen({"validate", "--diagnostics", "xml"}).code, 2);
+  EXPECT_EQ(pipegen({"validate", "--schema"}).code, 2);
+  EXPECT_EQ(pipegen({"up", "--api-port", "70000"}).code, 2);
+  const Outcome typo = pipegen({"generate-wroker", "--schema", "speaker.yaml"});
+  EXPECT_EQ(typo.code, 2);
+  EXPECT_NE(typo.err.find("did you mean 'generate-worker'?"), std::string::npos) << typo.err;
+}
+
+TEST_F(CommandLine, help_and_version_are_no_errors) {
+  EXPECT_EQ(pipegen({"--version"}).out, "pipegen " PIPEGEN_VERSION "\n");
+  EXPECT_EQ(pipegen({"--help"}).code, 0);
+  for (const char* command : {"generate-worker", "generate-ingest-api", "generate-all", "validate", "graph", "up"}) {
+    const Outcome help = pipegen({command, "--help"});
+    EXPECT_EQ(help.code, 0);
+    EXPECT_NE(help.out.find(std::string("Example:\n  pipegen ") + command), std::string::npos) << help.out;
+  }
+}
+
+TEST_F(CommandLine, paths_with_spaces_are_quoted_for_the_shell) {
+  const Outcome outcome = pipegen({"generate-all", "--output", "my services"});
+  EXPECT_NE(outcome.out.find("cmake -S 'my services' -B 'my services/build'"), std::string::npos) << outcome.out;
+}
+
+TEST_F(CommandLine, a_run_takes_milliseconds) {
+  const auto timed = [] {
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_EQ(pipegen({"generate-all"}).code, 0);
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  };
+  RecordProperty("new_ms", std::to_string(timed()));
+  const double again = std::min({timed(), timed(), timed()});
+  RecordProperty("again_ms", std::to_string(again));
+  RecordProperty("milliseconds", static_cast<int>(again));
+}
+
+}  // namespace
+}  // namespace pipegen::gen

@@ -1,0 +1,40 @@
+#include "pipegen/admin.hpp"
+
+#include "http/admin_routes.hpp"
+#include "http/server.hpp"
+#include "pipegen/json.hpp"
+
+namespace pipegen {
+
+namespace http {
+
+void add_admin_routes(HttpServer& server, const Metrics& metrics, std::function<Readiness()> readiness) {
+  server.route("GET", "/health", [](Request&) { return Response::json(200, R"({"status":"alive"})"); });
+  server.route("GET", "/ready", [readiness = std::move(readiness)](Request&) {
+    const Readiness now = readiness();
+    if (!now.ready) throw Problem(503, now.reason, {{"Retry-After", "5"}});
+    return Response::json(200, R"({"status":"ready"})");
+  });
+  server.route("GET", "/metrics", [&metrics](Request&) {
+    return Response{.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics.render()};
+  });
+}
+
+}  // namespace http
+
+struct AdminServer::Impl {
+  http::HttpServer server;
+};
+
+AdminServer::AdminServer(const std::string& host, int port, const Metrics& metrics,
+                         std::function<Readiness()> readiness)
+    : impl_(new Impl{http::HttpServer({.host = host, .port = port, .threads = 2, .connections = 64})}) {
+  http::add_admin_routes(impl_->server, metrics, std::move(readiness));
+  impl_->server.start();
+}
+
+AdminServer::~AdminServer() = default;
+
+int AdminServer::port() const { return impl_->server.port(); }
+
+}  // namespace pipegen

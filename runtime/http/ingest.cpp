@@ -1,0 +1,129 @@
+#include "pipegen/ingest.hpp"
+
+#include <atomic>
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "http/ingest_server.hpp"
+#include "http/service.hpp"
+#include "pipegen/admin.hpp"
+#include "pipegen/log.hpp"
+#include "pipegen/metrics.hpp"
+
+namespace pipegen {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr int kExitUsage = 64;  // EX_USAGE
+
+int check(const IngestApi& api, const Settings& settings, std::string_view service) {
+  try {
+    nats::Connection connection(nats::options_from(settings, service));
+    nats::ensure(connection, api.topology);
+  } catch (const Unavailable& error) {
+    throw ConfigError(error.what());
+  }
+  std::cout << service << ": the settings and the server are good" << std::endl;
+  return 0;
+}
+
+int serve(IngestApi api, const Settings& settings, std::string_view service) {
+  const Logger log;
+  Metrics metrics;
+  Gauge& connected = metrics.gauge("pipegen_nats_connected", "1 while the connection to NATS stands.");
+  const nats::ConnectionOptions options = nats::options_from(settings, service);
+  const Topology topology = api.topology;
+  const auto grace = settings.duration(api.section + ".grace_period", 25s);
+
+  // Declared before the server, which uses it until it is gone.
+  std::unique_ptr<nats::Connection> connection;
+  http::IngestServer server(std::move(api), settings, metrics);
+  std::unique_ptr<AdminServer> admin;
+  std::atomic<bool> ready = false;
+  if (settings.find("admin.port")) {
+    admin = std::make_unique<AdminServer>(settings.text("admin.host", "127.0.0.1"),
+                                          static_cast<int>(settings.integer("admin.port", 0)), metrics, [&] {
+                                            if (!ready)
+                                              return Readiness{false, "the service is starting: it waits for NATS"};
+                                            return Readiness{connection->connected(), "NATS is away"};
+                                          });
+    log.info("admin endpoints are served", {{"admin_port", admin->port()}});
+  }
+  server.start();
+  log.info("the API is served", {{"api_port", server.port()}});
+
+  // The server may not be there yet. /health is answered while we wait, and a signal ends the wait.
+  std::atomic<bool> set_up = false;
+  std::exception_ptr failure;
+  std::thread setup([&] {
+    try {
+      connection = std::make_unique<nats::Connection>(options, 0ms);
+      connection->on_change([&connected](bool up) { connected.set(up ? 1 : 0); });
+      connected.set(1);
+      while (true) {
+        try {
+          nats::ensure(*connection, topology);
+          break;
+        } catch (const Unavailable& error) {
+          log.warning("NATS went away while the service started", {{"reason", error.what()}});
+          std::this_thread::sleep_for(1s);
+        }
+      }
+      server.attach(*connection);
+      ready = true;
+      log.info("ready");
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    set_up = true;
+  });
+  bool told_to_stop = false;
+  while (!set_up && !told_to_stop) told_to_stop = wait_for_signal(50ms);
+  if (!set_up) {
+    // The library cannot be told to stop connecting. Nothing was accepted, so there is nothing to lose.
+    log.info("stopped before NATS was there");
+    std::_Exit(0);
+  }
+  setup.join();
+  if (failure) std::rethrow_exception(failure);
+
+  if (!told_to_stop) wait_for_signal();
+  log.info("stopping");
+  const int cut = server.stop(grace);
+  if (cut > 0) log.warning("requests were cut at the end of the grace period", {{"requests", cut}});
+  log.info("stopped");
+  return 0;
+}
+
+}  // namespace
+
+int run_ingest_api(int argc, char** argv, std::string_view service,
+                   const std::function<IngestApi(const Settings& settings)>& make_api) {
+  bool only_check = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "--check") {
+      only_check = true;
+      continue;
+    }
+    const bool help = argument == "--help" || argument == "-h";
+    (help ? std::cout : std::cerr) << (help ? ""
+                                            : std::string(service) + ": unknown argument " + std::string(argument) +
+                                                  "\n")
+                                   << "usage: " << service << " [--check]\n"
+                                   << "  --check  connect, compare what is on the server with the schema, and exit\n";
+    return help ? 0 : kExitUsage;
+  }
+  return run_service(service, [&](const Settings& settings) {
+    IngestApi api = make_api(settings);
+    return only_check ? check(api, settings, service) : serve(std::move(api), settings, service);
+  });
+}
+
+}  // namespace pipegen

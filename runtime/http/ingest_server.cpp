@@ -1,0 +1,810 @@
+#include "http/ingest_server.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "core/random.hpp"
+#include "core/sha256.hpp"
+#include "http/admin_routes.hpp"
+#include "http/idempotency.hpp"
+#include "http/multipart.hpp"
+#include "http/server.hpp"
+#include "http/status.hpp"
+#include "pipegen/json.hpp"
+#include "pipegen/key_value.hpp"
+#include "pipegen/log.hpp"
+#include "pipegen/object_store.hpp"
+
+namespace pipegen::http {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::uint64_t kMaxEventBody = 1u << 20;
+constexpr std::size_t kMaxFields = 1u << 20;  // octets of all fields of a form
+constexpr std::size_t kMaxWorkflowId = 512;
+
+/// "application/pdf; charset=x" -> "application/pdf", in lower case.
+std::string media_type_of(std::string_view content_type) {
+  std::string type(content_type.substr(0, content_type.find(';')));
+  while (!type.empty() && type.back() == ' ') type.pop_back();
+  std::transform(type.begin(), type.end(), type.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return type;
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+Problem invalid(const std::string& pointer, const std::string& detail) {
+  json::Writer errors;
+  errors.begin_array();
+  errors.begin_object();
+  errors.field("pointer", pointer);
+  errors.field("detail", detail);
+  errors.end_object();
+  errors.end_array();
+  return Problem(422, detail).with("errors", errors.take());
+}
+
+/// The fields that a client gives with an upload.
+class Fields {
+ public:
+  explicit Fields(const std::vector<UploadField>& known) : known_(known) {}
+
+  void check_name(const std::string& name) const { find(name); }
+
+  void add(const std::string& name, const std::string& text) {
+    const UploadField& field = find(name);
+    std::string json;
+    if (field.kind == UploadField::Kind::kJson) {
+      try {
+        json = json::parse(text, [](json::Reader& in) { return in.json(); }).text;
+      } catch (const json::Invalid&) {
+        throw invalid(pointer(name), "the field " + name + " is not JSON");
+      }
+    } else {
+      json = json::to_json(text);
+    }
+    Node* at = &root_;
+    for (std::size_t start = 0;;) {
+      const std::size_t dot = std::min(name.find('.', start), name.size());
+      if (at->json) throw clash(name);
+      at = &at->members[name.substr(start, dot - start)];
+      if (dot == name.size()) break;
+      start = dot + 1;
+    }
+    if (at->json) throw invalid(pointer(name), "the field " + name + " is there more than once");
+    if (!at->members.empty()) throw clash(name);
+    at->json = std::move(json);
+  }
+
+  /// As a JSON object, in order of name: the same fields give the same text.
+  std::string json() const {
+    json::Writer out;
+    write_node(out, root_);
+    return out.take();
+  }
+
+ private:
+  struct Node {
+    std::optional<std::string> json;
+    std::map<std::string, Node> members;
+  };
+
+  const UploadField& find(const std::string& name) const {
+    std::vector<std::string> names;
+    for (const auto& field : known_) {
+      if (field.name == name) return field;
+      names.push_back(field.name);
+    }
+    throw invalid(pointer(name),
+                  "there is no field " + name +
+                      (names.empty() ? "; this upload takes none" : "; this upload takes " + joined(names)));
+  }
+  static std::string pointer(std::string name) {
+    std::replace(name.begin(), name.end(), '.', '/');
+    return "/" + name;
+  }
+  static Problem clash(const std::string& name) {
+    return invalid(pointer(name), "the field " + name + " is given both as a whole and in parts");
+  }
+  static void write_node(json::Writer& out, const Node& node) {
+    if (node.json) return out.value(Json{*node.json});
+    out.begin_object();
+    for (const auto& [name, member] : node.members) {
+      out.key(name);
+      write_node(out, member);
+    }
+    out.end_object();
+  }
+
+  const std::vector<UploadField>& known_;
+  Node root_;
+};
+
+std::string random_hex(std::size_t digits) {
+  Bytes random(digits);
+  fill_random(random);
+  std::string text;
+  for (const std::byte octet : random) text.push_back("0123456789abcdef"[std::to_integer<unsigned>(octet) & 15]);
+  return text;
+}
+
+/// W3C trace context for what this request publishes: its trace goes on, under a new span.
+std::string traceparent_from(const std::optional<std::string>& incoming) {
+  const auto is_hex = [](std::string_view text) {
+    return text.find_first_not_of("0123456789abcdef") == std::string_view::npos &&
+           text.find_first_not_of('0') != std::string_view::npos;
+  };
+  if (incoming && incoming->size() == 55) {
+    const std::string_view text = *incoming;
+    const std::string_view flags = text.substr(53, 2);
+    if (text.starts_with("00-") && text[35] == '-' && text[52] == '-' && is_hex(text.substr(3, 32)) &&
+        is_hex(text.substr(36, 16)) && flags.find_first_not_of("0123456789abcdef") == std::string_view::npos) {
+      return "00-" + std::string(text.substr(3, 32)) + "-" + random_hex(16) + "-" + std::string(flags);
+    }
+  }
+  return "00-" + random_hex(32) + "-" + random_hex(16) + "-01";
+}
+
+/// Collects what the generated code publishes; flush() sends it and waits for the acks.
+class IngestOutbox final : public Outbox {
+ public:
+  /// Message ids are derived from `base`.
+  IngestOutbox(const Settings& settings, std::string base) : settings_(settings), base_(std::move(base)) {}
+
+  const Settings& settings() const override { return settings_; }
+  Fresh fresh() override { return Fresh(message_id(events_.size())); }
+  void publish(Outgoing event) override { events_.push_back(std::move(event)); }
+
+  void flush(nats::Connection& connection, nats::Headers headers, std::string_view workflow_id) {
+    if (!workflow_id.empty()) headers["Pipegen-Workflow-Id"] = workflow_id;
+    for (std::size_t i = 0; i < events_.size(); ++i) {
+      connection.publish(events_[i].subject, events_[i].payload, message_id(i), headers);
+    }
+  }
+
+  std::string first_message_id() const { return message_id(0); }
+  std::map<std::string, std::int64_t> produced() const {
+    std::map<std::string, std::int64_t> counts;
+    for (const auto& event : events_) ++counts[std::string(event.event)];
+    return counts;
+  }
+
+ private:
+  std::string message_id(std::size_t index) const {
+    return Uuid::derived(base_ + ":" + std::string(kIngestStage) + ":" + std::to_string(index)).to_string();
+  }
+
+  const Settings& settings_;
+  std::string base_;
+  std::vector<Outgoing> events_;
+};
+
+/// What a request was answered with when it was accepted; kept for repetitions of it.
+struct Accepted {
+  std::string body;
+  std::string location;
+
+  Response response() const {
+    Response out = Response::json(202, body);
+    if (!location.empty()) out.headers.emplace_back("Location", location);
+    return out;
+  }
+};
+
+std::string text_of(const Accepted& accepted) {
+  json::Writer out;
+  out.begin_object();
+  out.field("body", accepted.body);
+  out.field("location", accepted.location);
+  out.end_object();
+  return out.take();
+}
+
+Accepted read_accepted(json::Reader& in) {
+  static constexpr json::Field kFields[] = {{"body"}, {"location"}};
+  Accepted out;
+  for (json::Object fields(in, kFields); fields.next();) (fields.index() == 0 ? out.body : out.location) = in.string();
+  return out;
+}
+
+Accepted accepted(const std::string& workflow_id, const std::string& message_id, std::string location) {
+  json::Writer out;
+  out.begin_object();
+  if (!workflow_id.empty()) out.field("workflow_id", workflow_id);
+  out.field("message_id", message_id);
+  out.field("status", "accepted");
+  out.field("timestamp", now());
+  out.end_object();
+  return {out.take(), std::move(location)};
+}
+
+struct ByteRange {
+  std::uint64_t offset = 0;
+  std::uint64_t length = 0;
+};
+
+/// A single range of RFC 9110, 14.2; nothing when the header is to be ignored (not a range of octets, or several).
+/// Throws Problem 416 for one that lies outside.
+std::optional<ByteRange> parse_range(std::string_view header, std::uint64_t size) {
+  if (!header.starts_with("bytes=") || header.find(',') != std::string_view::npos) return std::nullopt;
+  header.remove_prefix(6);
+  const std::size_t dash = header.find('-');
+  if (dash == std::string_view::npos) return std::nullopt;
+  const auto number = [](std::string_view text) -> std::optional<std::uint64_t> {
+    std::uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+    return value;
+  };
+  const std::string_view first_text = header.substr(0, dash);
+  const std::string_view last_text = header.substr(dash + 1);
+  const auto first = number(first_text);
+  const auto last = number(last_text);
+  const auto impossible = [size] {
+    return Problem(416, "the object has " + std::to_string(size) + " octets",
+                   {{"Content-Range", "bytes */" + std::to_string(size)}});
+  };
+  if (first_text.empty()) {  // the last n octets
+    if (!last) return std::nullopt;
+    if (*last == 0 || size == 0) throw impossible();
+    const std::uint64_t length = std::min(*last, size);
+    return ByteRange{size - length, length};
+  }
+  if (!first || (!last && !last_text.empty()) || (last && *last < *first)) return std::nullopt;
+  if (*first >= size) throw impossible();
+  return ByteRange{*first, std::min(last.value_or(size - 1), size - 1) - *first + 1};
+}
+
+const char* word_of(WorkflowStatus::State state) {
+  switch (state) {
+    case WorkflowStatus::State::kCompleted:
+      return "completed";
+    case WorkflowStatus::State::kFailed:
+      return "failed";
+    case WorkflowStatus::State::kRunning:
+      break;
+  }
+  return "running";
+}
+
+/// Work that must be done although NATS was away when it was its turn: done as soon as it is back. What it holds is
+/// lost with the process, so nothing here may be needed for a promise, only for tidiness.
+class Later {
+ public:
+  ~Later() { stop(); }
+
+  void start(std::function<bool()> can_run) {
+    can_run_ = std::move(can_run);
+    thread_ = std::thread([this] {
+      std::unique_lock lock(mutex_);
+      while (!changed_.wait_for(lock, 1s, [this] { return stopping_; })) {
+        if (tasks_.empty() || !can_run_()) continue;
+        Tasks batch;
+        batch.swap(tasks_);
+        lock.unlock();
+        Tasks again = run(std::move(batch));
+        lock.lock();
+        tasks_.insert(tasks_.end(), again.begin(), again.end());
+      }
+    });
+  }
+
+  void add(std::function<void()> task) {
+    const std::lock_guard lock(mutex_);
+    if (tasks_.size() < 10'000) tasks_.push_back(std::move(task));
+  }
+
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    changed_.notify_all();
+    if (!thread_.joinable()) return;
+    thread_.join();
+    if (can_run_()) run(std::move(tasks_));
+  }
+
+ private:
+  using Tasks = std::vector<std::function<void()>>;
+
+  /// Gives back those whose time has not come.
+  static Tasks run(Tasks tasks) {
+    Tasks again;
+    for (auto& task : tasks) {
+      try {
+        task();
+      } catch (const Unavailable&) {
+        again.push_back(std::move(task));
+      } catch (const std::exception& error) {
+        Logger().warning("clearing up failed", {{"error", error.what()}});
+      }
+    }
+    return again;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::function<bool()> can_run_;
+  Tasks tasks_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace
+
+struct IngestServer::Impl {
+  Impl(IngestApi given, const Settings& used, Metrics& metrics)
+      : api(std::move(given)),
+        settings(used),
+        threads(static_cast<int>(std::clamp<std::int64_t>(settings.integer(api.section + ".threads", 64), 2, 512))),
+        upload_timeout(settings.duration(api.section + ".upload_timeout", 10min)),
+        server({.host = settings.text(api.section + ".host", "127.0.0.1"),
+                .port = static_cast<int>(settings.integer(api.section + ".port", api.port)),
+                .threads = threads,
+                .connections = static_cast<int>(
+                    std::clamp<std::int64_t>(settings.integer(api.section + ".connections", 800), 1, 1000)),
+                .metrics = &metrics}),
+        bytes_in(metrics.counter("pipegen_object_bytes_total", "Octets of objects.", {{"direction", "in"}})),
+        bytes_out(metrics.counter("pipegen_object_bytes_total", "Octets of objects.", {{"direction", "out"}})),
+        uploads_left(std::max(1, threads * 3 / 4)) {
+    add_admin_routes(server, metrics, [this] { return readiness(); });
+    server.route("GET", "/openapi.json", [this](Request&) { return Response::json(200, std::string(api.openapi)); });
+    for (const Upload& upload : api.uploads) {
+      server.route("POST", upload.path, [this, &upload](Request& request) { return post_upload(request, upload); });
+      server.route("GET", upload.path + "/{workflow_id}",
+                   [this, &upload](Request& request) { return get_status(request, upload); });
+      if (!upload.result) continue;
+      server.route("GET", upload.path + "/{workflow_id}/" + upload.result->as,
+                   [this, &upload](Request& request) { return get_result(request, upload); });
+    }
+    for (const EventRoute& event : api.events) {
+      server.route("POST", "/events/" + event.event,
+                   [this, &event](Request& request) { return post_event(request, event); });
+    }
+  }
+
+  // --- what the requests need ----------------------------------------------------------------------------------------
+
+  Readiness readiness() const {
+    const nats::Connection* nats = attached;
+    if (nats == nullptr) return {false, "the service is starting: it waits for NATS"};
+    return {nats->connected(), "NATS is away"};
+  }
+
+  nats::Connection& connection() const {
+    nats::Connection* nats = attached;
+    if (nats == nullptr || !nats->connected()) {
+      throw Problem(503, nats == nullptr ? "the service is starting" : "the message server is away; try again",
+                    {{"Retry-After", "5"}});
+    }
+    return *nats;
+  }
+
+  static std::string name_of(const std::vector<BucketSpec>& buckets, const std::string& schema_name) {
+    for (const auto& bucket : buckets) {
+      if (bucket.schema_name == schema_name) return bucket.name;
+    }
+    return schema_name;
+  }
+  ObjectStore objects(const std::string& bucket) const {
+    return ObjectStore(connection(), name_of(api.topology.object_buckets, bucket));
+  }
+  KeyValue status_store() const { return KeyValue(connection(), name_of(api.topology.key_values, api.status_bucket)); }
+
+  /// Does it now, or when NATS is back.
+  void now_or_later(std::function<void()> task) {
+    try {
+      task();
+    } catch (const Unavailable&) {
+      later.add(std::move(task));
+    }
+  }
+
+  void note_accepted(const std::string& workflow_id, const IngestOutbox& outbox) {
+    if (workflow_id.empty() || api.status_bucket.empty()) return;
+    const std::string key = status_key(workflow_id, kIngestStage, outbox.first_message_id());
+    const std::string value = status_value({.stage = {},
+                                            .state = "done",
+                                            .at = now(),
+                                            .event = {},
+                                            .produced = outbox.produced(),
+                                            .reason = {},
+                                            .result_event = {},
+                                            .result_payload = {}});
+    now_or_later([this, key, value] {
+      nats::Connection& nats = *attached;
+      KeyValue(nats, name_of(api.topology.key_values, api.status_bucket)).put(key, value);
+    });
+  }
+
+  // --- Idempotency-Key -----------------------------------------------------------------------------------------------
+
+  /// Runs `accept` once per key; a repetition of the same payload gets the first answer. `digest` reads the payload of
+  /// a repetition, without storing it; `accept` leaves its digest in its argument.
+  Response once(Request& request, const std::optional<std::string>& key, std::string_view workflow_id,
+                const std::function<Accepted(std::string& digest)>& accept,
+                const std::function<std::string()>& digest) {
+    std::string payload;
+    if (!key || api.idempotency_bucket.empty()) return accept(payload).response();
+    Idempotency idempotency(connection(), name_of(api.topology.key_values, api.idempotency_bucket),
+                            std::max<std::chrono::milliseconds>(10min, upload_timeout + 1min));
+    const Idempotency::Claim claim = idempotency.begin(request.path, *key);
+    switch (claim.state) {
+      case Idempotency::Claim::State::kBusy:
+        throw Problem(409, "a request with this Idempotency-Key is being worked on", {{"Retry-After", "1"}});
+      case Idempotency::Claim::State::kDone:
+        if (digest() != claim.digest) {
+          throw Problem(422, "this Idempotency-Key was used before, with another payload; give a new one");
+        }
+        return json::parse(claim.response, read_accepted).response();
+      case Idempotency::Claim::State::kMine:
+        break;
+    }
+    try {
+      // The one that had the key before may have died between publishing and saying so.
+      const auto before = claim.taken_over ? accepted_before(request.path, workflow_id) : std::nullopt;
+      if (before) payload = digest();
+      const Accepted answer = before ? *before : accept(payload);
+      now_or_later(
+          [idempotency, claim, payload, answer]() mutable { idempotency.finish(claim, payload, text_of(answer)); });
+      return answer.response();
+    } catch (...) {
+      now_or_later([idempotency, claim]() mutable { idempotency.release(claim); });
+      throw;
+    }
+  }
+
+  std::optional<Accepted> accepted_before(const std::string& path, std::string_view workflow_id) const {
+    if (workflow_id.empty() || api.status_bucket.empty()) return std::nullopt;
+    KeyValue store = status_store();
+    if (store.count(KeyValue::key_token(workflow_id) + "." + KeyValue::key_token(kIngestStage) + ".*") == 0) {
+      return std::nullopt;
+    }
+    const std::string id(workflow_id);
+    return accepted(id, IngestOutbox(settings, id).first_message_id(), path + "/" + id);
+  }
+
+  static std::optional<std::string> idempotency_key(const Request& request) {
+    const auto header = request.header("Idempotency-Key");
+    if (!header) return std::nullopt;
+    return parse_idempotency_key(*header);
+  }
+
+  /// The same for the same key, else new.
+  std::string identity_of(const Request& request, const std::optional<std::string>& key) const {
+    return (key ? Uuid::derived(api.pipeline + ":" + request.path + ":" + *key) : Uuid::random()).to_string();
+  }
+
+  // --- POST <upload> -------------------------------------------------------------------------------------------------
+
+  /// One of the threads that uploads may hold, so that slow ones leave some for everybody else.
+  class UploadSlot {
+   public:
+    explicit UploadSlot(std::atomic<int>& left) : left_(left) {
+      if (--left_ < 0) {
+        ++left_;
+        throw Problem(503, "too many uploads at a time", {{"Retry-After", "5"}});
+      }
+    }
+    ~UploadSlot() { ++left_; }
+    UploadSlot(const UploadSlot&) = delete;
+    UploadSlot& operator=(const UploadSlot&) = delete;
+
+   private:
+    std::atomic<int>& left_;
+  };
+
+  static void check_media_type(const Upload& upload, const std::string& media_type) {
+    if (upload.media_types.empty()) return;
+    for (const auto& known : upload.media_types) {
+      if (media_type_of(known) == media_type) return;
+    }
+    throw Problem(415, (media_type.empty() ? "the document has no Content-Type"
+                                           : "documents of type " + media_type + " are not taken") +
+                           std::string("; send ") + joined(upload.media_types) +
+                           " as the body, or as a file of a multipart/form-data form");
+  }
+
+  /// Gives the document to `sink`, and what else a form holds to `fields`.
+  void receive(Request& request, const Upload& upload, Fields& fields,
+               const std::function<void(BytesView)>& sink) const {
+    const std::string content_type = request.header("Content-Type").value_or("");
+    const std::uint64_t max_size = upload.max_size > 0 ? static_cast<std::uint64_t>(upload.max_size) : UINT64_MAX / 2;
+    std::uint64_t size = 0;
+    const auto document = [&](BytesView part) {
+      size += part.size();
+      if (size > max_size) {
+        throw Problem(413, "the document is larger than the " + std::to_string(max_size) + " octets that are allowed");
+      }
+      if (!part.empty()) sink(part);
+    };
+    if (media_type_of(content_type) != "multipart/form-data") {
+      request.read_body(max_size, upload_timeout, document);
+    } else {
+      bool in_document = false;
+      bool had_document = false;
+      std::string name, value;
+      std::size_t fields_size = 0;
+      MultipartReader form(header_parameter(content_type, "boundary").value_or(""),
+                           {.begin =
+                                [&](const PartHead& part) {
+                                  in_document = part.filename || part.name == "file" || part.name == "document";
+                                  if (in_document && had_document)
+                                    throw Problem(422, "the form holds more than one document");
+                                  if (in_document) {
+                                    had_document = true;
+                                    check_media_type(upload, media_type_of(part.content_type));
+                                  } else {
+                                    fields.check_name(part.name);
+                                    name = part.name;
+                                    value.clear();
+                                  }
+                                },
+                            .data =
+                                [&](std::string_view part) {
+                                  if (in_document) return document(bytes_of(part));
+                                  fields_size += part.size();
+                                  if (fields_size > kMaxFields)
+                                    throw Problem(413, "the fields of the form are larger than 1 MiB");
+                                  value.append(part);
+                                },
+                            .end =
+                                [&] {
+                                  if (!in_document) fields.add(name, value);
+                                }});
+      request.read_body(max_size + 2 * kMaxFields, upload_timeout,
+                        [&](BytesView part) { form.feed(pipegen::text_of(part)); });
+      form.finish();
+      if (!had_document) {
+        throw Problem(422, "the form holds no document: send it as a part with a file name, or one named \"file\"");
+      }
+    }
+    if (size == 0) throw Problem(422, "the document is empty");
+  }
+
+  Response post_upload(Request& request, const Upload& upload) {
+    nats::Connection& nats = connection();
+    const UploadSlot slot(uploads_left);
+    const auto key = idempotency_key(request);
+    const std::string media_type = media_type_of(request.header("Content-Type").value_or(""));
+    const bool is_form = media_type == "multipart/form-data";
+    if (!is_form) check_media_type(upload, media_type);
+    Fields fields(upload.fields);
+    for (const auto& [name, value] : request.query) fields.add(name, value);
+    const std::string workflow_id = identity_of(request, key);
+    if (!is_form && upload.check) upload.check(fields.json(), workflow_id);
+
+    const auto accept = [&](std::string& digest) {
+      const std::string object_key =
+          upload.object_extension.empty() ? workflow_id : workflow_id + "." + upload.object_extension;
+      ObjectStore store = objects(upload.bucket);
+      Sha256 sum;
+      ObjectWriter object = store.create(object_key);
+      receive(request, upload, fields, [&](BytesView part) {
+        sum.update(part);
+        object.write(part);
+        bytes_in.add(static_cast<double>(part.size()));
+      });
+      const std::string given = fields.json();
+      sum.update(bytes_of(given));
+      digest = base64url(sum.finish());
+      if (is_form && upload.check) upload.check(given, workflow_id);
+      const ObjectInfo stored = object.finish();
+      IngestOutbox outbox(settings, workflow_id);
+      const std::string trace = traceparent_from(request.header("traceparent"));
+      try {
+        upload.publish(given, workflow_id, object_key, outbox);
+        outbox.flush(nats, {{"traceparent", trace}}, workflow_id);
+      } catch (...) {
+        remove_later_if_away(store, object_key, key.has_value());
+        throw;
+      }
+      note_accepted(workflow_id, outbox);
+      log.info("accepted", {{"workflow_id", workflow_id},
+                            {"message_id", outbox.first_message_id()},
+                            {"trace_id", trace.substr(3, 32)},
+                            {"event", upload.event},
+                            {"bytes", stored.size}});
+      return accepted(workflow_id, outbox.first_message_id(), upload.path + "/" + workflow_id);
+    };
+    const auto digest = [&] {
+      Sha256 sum;
+      receive(request, upload, fields, [&](BytesView part) { sum.update(part); });
+      sum.update(bytes_of(fields.json()));
+      return base64url(sum.finish());
+    };
+    return once(request, key, workflow_id, accept, digest);
+  }
+
+  void remove_later_if_away(ObjectStore store, const std::string& object_key, bool repeatable) {
+    auto remove = [store, object_key]() mutable { store.remove(object_key); };
+    try {
+      remove();
+    } catch (const Unavailable&) {
+      // With an Idempotency-Key the client will store the same object again, and that one must stay.
+      if (!repeatable) later.add(remove);
+    } catch (const std::exception& error) {
+      log.warning("the object of a failed upload could not be removed",
+                  {{"object", object_key}, {"error", error.what()}});
+    }
+  }
+
+  // --- GET <upload>/{workflow_id} ------------------------------------------------------------------------------------
+
+  WorkflowStatus status_of(const std::string& workflow_id, const Upload& upload) const {
+    const Problem unknown(404, "there is no workflow of this id here");
+    if (workflow_id.size() > kMaxWorkflowId || api.status_bucket.empty()) throw unknown;
+    KeyValue store = status_store();
+    std::vector<StatusEntry> entries = read_status(store, workflow_id);
+    // The entry of the API itself says which upload began the workflow.
+    const bool elsewhere = std::any_of(entries.begin(), entries.end(), [&upload](const StatusEntry& entry) {
+      return entry.stage == kIngestStage && !entry.produced.contains(upload.event);
+    });
+    if (entries.empty() || elsewhere) throw unknown;
+    std::optional<std::string_view> result_event;
+    if (upload.result) result_event = upload.result->event;
+    return summarize(std::move(entries), api.stages, result_event);
+  }
+
+  Response get_status(Request& request, const Upload& upload) const {
+    const std::string& workflow_id = request.parameters.at("workflow_id");
+    const WorkflowStatus status = status_of(workflow_id, upload);
+    json::Writer out;
+    out.begin_object();
+    out.field("workflow_id", workflow_id);
+    out.field("state", word_of(status.state));
+    out.field("accepted_at", status.accepted_at);
+    out.field("updated_at", status.updated_at);
+    out.key("stages");
+    out.begin_array();
+    for (const auto& stage : status.stages) {
+      out.begin_object();
+      out.field("stage", stage.stage);
+      out.field("expected", stage.expected);
+      out.field("done", stage.done);
+      out.field("failed", stage.failed);
+      out.field("waiting", stage.waiting);
+      out.end_object();
+    }
+    out.end_array();
+    out.key("failures");
+    out.begin_array();
+    for (const auto& failure : status.failures) {
+      out.begin_object();
+      out.field("stage", failure.stage);
+      out.field("reason", failure.reason);
+      out.field("at", failure.at);
+      out.end_object();
+    }
+    out.end_array();
+    if (status.result && upload.result) {
+      out.key("result");
+      out.begin_object();
+      out.field(upload.result->as, upload.path + "/" + workflow_id + "/" + upload.result->as);
+      out.end_object();
+    }
+    out.end_object();
+    return Response::json(200, out.take());
+  }
+
+  // --- GET <upload>/{workflow_id}/<as> -------------------------------------------------------------------------------
+
+  Response get_result(Request& request, const Upload& upload) const {
+    const UploadResult& result = *upload.result;
+    const WorkflowStatus status = status_of(request.parameters.at("workflow_id"), upload);
+    if (!status.result) {
+      const bool failed = status.state == WorkflowStatus::State::kFailed;
+      const std::string detail =
+          failed ? "the workflow failed in " + status.failures.front().stage + ": " + status.failures.front().reason
+                 : "the workflow is not finished yet";
+      throw Problem(404, detail).with("state", json::to_json(std::string(word_of(status.state))));
+    }
+    const std::string object_key = result.object_key(status.result->result_payload);
+    ObjectStore store = objects(result.bucket);
+    const auto info = store.info(object_key);
+    if (!info) throw Problem(404, "the result is no longer there");
+
+    const std::string etag = "\"" + info->digest + "\"";
+    Response response{.content_type = result.media_type};
+    response.headers = {{"Accept-Ranges", "bytes"}, {"ETag", etag}};
+    ByteRange range{0, info->size};
+    const auto wanted = request.header("Range");
+    const auto same = request.header("If-Range");
+    if (wanted && (!same || *same == etag)) {
+      if (const auto part = parse_range(*wanted, info->size)) {
+        range = *part;
+        response.status = 206;
+        response.headers.emplace_back("Content-Range", "bytes " + std::to_string(range.offset) + "-" +
+                                                           std::to_string(range.offset + range.length - 1) + "/" +
+                                                           std::to_string(info->size));
+      }
+    }
+    response.length = range.length;
+    response.stream = [this, store, object_key, range](const std::function<bool(BytesView)>& send) mutable {
+      store.get_range(object_key, range.offset, range.length, [&](BytesView part) {
+        bytes_out.add(static_cast<double>(part.size()));
+        return send(part);
+      });
+    };
+    return response;
+  }
+
+  // --- POST /events/<Event> ------------------------------------------------------------------------------------------
+
+  Response post_event(Request& request, const EventRoute& event) {
+    nats::Connection& nats = connection();
+    if (media_type_of(request.header("Content-Type").value_or("")) != "application/json") {
+      throw Problem(415, "send the event as application/json");
+    }
+    const auto key = idempotency_key(request);
+    const auto digest_of = [](const std::string& body) { return base64url(Sha256::of(bytes_of(body))); };
+    const auto accept = [&](std::string& digest) {
+      const std::string body = request.read_text(kMaxEventBody);
+      digest = digest_of(body);
+      check_json(body);
+      IngestOutbox outbox(settings, identity_of(request, key));
+      const std::string workflow_id = event.publish(body, outbox);
+      outbox.flush(nats, {{"traceparent", traceparent_from(request.header("traceparent"))}}, workflow_id);
+      note_accepted(workflow_id, outbox);
+      log.debug("accepted",
+                {{"workflow_id", workflow_id}, {"message_id", outbox.first_message_id()}, {"event", event.event}});
+      return accepted(workflow_id, outbox.first_message_id(), "");
+    };
+    return once(request, key, "", accept, [&] { return digest_of(request.read_text(kMaxEventBody)); });
+  }
+
+  /// What is not JSON at all is another mistake than JSON that is no such event.
+  static void check_json(const std::string& body) {
+    try {
+      json::parse(body, [](json::Reader& in) { return in.json(); });
+    } catch (const json::Invalid& error) {
+      throw Problem(400, error.what());
+    }
+  }
+
+  const IngestApi api;
+  const Settings settings;
+  const int threads;
+  const std::chrono::milliseconds upload_timeout;
+  std::atomic<nats::Connection*> attached = nullptr;
+  Later later;
+  HttpServer server;
+  Counter& bytes_in;
+  Counter& bytes_out;
+  std::atomic<int> uploads_left;
+  Logger log;
+};
+
+IngestServer::IngestServer(IngestApi api, const Settings& settings, Metrics& metrics)
+    : impl_(std::make_unique<Impl>(std::move(api), settings, metrics)) {}
+
+IngestServer::~IngestServer() { stop(std::chrono::milliseconds(0)); }
+
+void IngestServer::start() {
+  impl_->later.start([impl = impl_.get()] { return impl->readiness().ready; });
+  impl_->server.start();
+}
+
+int IngestServer::port() const noexcept { return impl_->server.port(); }
+
+void IngestServer::attach(nats::Connection& connection) { impl_->attached = &connection; }
+
+int IngestServer::stop(std::chrono::milliseconds grace) {
+  const int cut = impl_->server.stop(grace);
+  impl_->later.stop();
+  return cut;
+}
+
+}  // namespace pipegen::http

@@ -1,0 +1,67 @@
+#include "http/service.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <ctime>
+#include <exception>
+#include <iostream>
+#include <string>
+
+#include "pipegen/error.hpp"
+#include "pipegen/log.hpp"
+
+namespace pipegen {
+
+namespace {
+
+sigset_t stop_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+LogLevel log_level(const Settings& settings) {
+  const std::string text = settings.text("log.level", "info");
+  if (text == "debug") return LogLevel::kDebug;
+  if (text == "info") return LogLevel::kInfo;
+  if (text == "warning") return LogLevel::kWarning;
+  if (text == "error") return LogLevel::kError;
+  throw ConfigError("the setting log.level is \"" + text + "\": give debug, info, warning or error");
+}
+
+}  // namespace
+
+int run_service(std::string_view name, const std::function<int(const Settings&)>& body) {
+  const sigset_t signals = stop_signals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  try {
+    const Settings settings = Settings::load();
+    Logger::configure(name, log_level(settings));
+    return body(settings);
+  } catch (const ConfigError& error) {
+    std::cerr << name << ": " << error.what() << std::endl;
+    return kExitConfig;
+  } catch (const std::exception& error) {
+    std::cerr << name << ": " << error.what() << std::endl;
+    return kExitSoftware;
+  }
+}
+
+bool wait_for_signal(std::chrono::milliseconds timeout) {
+  const sigset_t signals = stop_signals();
+  const auto until = std::chrono::steady_clock::now() + timeout;
+  while (true) {
+    const auto left = std::max(until - std::chrono::steady_clock::now(), std::chrono::steady_clock::duration::zero());
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
+    timespec time{};
+    time.tv_sec = seconds.count();
+    time.tv_nsec = std::chrono::duration_cast<std::chrono::nanoseconds>(left - seconds).count();
+    if (sigtimedwait(&signals, nullptr, &time) > 0) return true;
+    if (left == std::chrono::steady_clock::duration::zero()) return false;
+  }
+}
+
+}  // namespace pipegen

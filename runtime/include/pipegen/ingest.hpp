@@ -1,0 +1,86 @@
+// The ingestion API: HTTP in, events out. The main() of a generated API is one call of run_ingest_api.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pipegen/nats.hpp"
+#include "pipegen/settings.hpp"
+#include "pipegen/stage.hpp"
+
+namespace pipegen {
+
+/// A field of an event that a client may give with an upload: as a part of a multipart body or a query parameter of
+/// this name. Text values are turned into JSON by kind, then read by the generated parser like any message.
+struct UploadField {
+  enum class Kind { kText, kJson };  // kText becomes a JSON string; kJson (numbers, records, lists) is JSON already
+  std::string name{};                // on the wire; dots lead into records: "header.userId"
+  Kind kind = Kind::kText;
+};
+
+/// The finished object of a workflow: GET <path>/{workflow_id}/<as>.
+struct UploadResult {
+  std::string as{};          // "audio"
+  std::string bucket{};      // as the schema names it
+  std::string media_type{};  // "audio/wav"
+  std::string event{};       // the event that carries its key
+  /// Reads the object's key from that event's payload.
+  std::function<std::string(std::string_view payload)> object_key{};
+};
+
+/// POST <path> with a raw body or multipart/form-data: the body becomes an object, then an event is published.
+struct Upload {
+  std::string path{};                      // "/documents"
+  std::string bucket{};                    // as the schema names it
+  std::vector<std::string> media_types{};  // empty: any
+  std::int64_t max_size = 0;
+  std::string object_extension{};  // of the object's key, "pdf"
+  std::vector<UploadField> fields{};
+  std::string event{};
+  /// Publishes the event: `fields` is a JSON object of what the client gave (throws json::Invalid, answered with 422).
+  std::function<void(std::string_view fields, const std::string& workflow_id, const std::string& object_key,
+                     Outbox& outbox)>
+      publish{};
+  /// Checks `fields` alone, before the body is stored.
+  std::function<void(std::string_view fields, const std::string& workflow_id)> check{};
+  std::optional<UploadResult> result{};
+};
+
+/// POST /events/<event> with the event as JSON.
+struct EventRoute {
+  std::string event{};
+  /// Parses, makes fresh fields anew, publishes; gives the workflow id ("" when there is none).
+  std::function<std::string(std::string_view body, Outbox& outbox)> publish{};
+};
+
+/// A step of the pipeline, for the status of a workflow: which events each stage takes and makes.
+struct StageInfo {
+  std::string name{};
+  std::string consumes{};
+  std::vector<std::string> produces{};
+  bool collects = false;
+};
+
+struct IngestApi {
+  std::string pipeline{};
+  std::string section{};  // "ingest_api"
+  int port = 8080;        // overridden by <section>.port; host by <section>.host
+  Topology topology{};
+  std::string status_bucket{};
+  std::string idempotency_bucket{};
+  std::vector<Upload> uploads{};
+  std::vector<EventRoute> events{};
+  std::vector<StageInfo> stages{};
+  std::string_view openapi{};  // the document that /openapi.json answers
+};
+
+/// Like run_worker: settings, logging, connection, topology, then HTTP until SIGTERM or SIGINT. Same exit statuses.
+int run_ingest_api(int argc, char** argv, std::string_view service,
+                   const std::function<IngestApi(const Settings& settings)>& make_api);
+
+}  // namespace pipegen

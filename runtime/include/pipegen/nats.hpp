@@ -1,0 +1,121 @@
+// NATS: the connection, and what a service needs to exist on the server. No nats.c header is included from here.
+//
+//   pipegen::nats::Connection nats(pipegen::nats::options_from(settings, "tts"));
+//   pipegen::nats::ensure(nats, topology);
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pipegen/error.hpp"
+#include "pipegen/settings.hpp"
+
+namespace pipegen {
+
+enum class Retention { kLimits, kInterest, kWorkQueue };
+enum class Storage { kFile, kMemory };
+/// What a full stream does: refuse the new message (the publisher gets an error), or drop the oldest.
+enum class Discard { kNew, kOld };
+
+/// A stream as the schema wants it, under the name that the settings give it. Zero means no limit.
+struct StreamSpec {
+  std::string name{};
+  std::vector<std::string> subjects{};
+  Retention retention = Retention::kLimits;
+  Storage storage = Storage::kFile;
+  Discard discard = Discard::kNew;
+  std::chrono::milliseconds max_age{0};
+  std::int64_t max_bytes = 0;
+  std::int64_t max_messages = 0;
+  std::chrono::milliseconds duplicate_window{120'000};
+  int replicas = 1;
+};
+
+/// An object-store bucket (ADR-20) or a key-value bucket (ADR-8). `schema_name` is what generated code calls it,
+/// `name` what it is called on the server.
+struct BucketSpec {
+  std::string schema_name{};
+  std::string name{};
+  Storage storage = Storage::kFile;
+  std::chrono::milliseconds max_age{0};
+  std::int64_t max_bytes = 0;
+  int replicas = 1;
+};
+
+/// Everything that must exist before a service starts.
+struct Topology {
+  std::vector<StreamSpec> streams{};
+  std::vector<BucketSpec> object_buckets{};
+  std::vector<BucketSpec> key_values{};
+};
+
+namespace nats {
+
+/// Headers of a message; names keep their case.
+using Headers = std::map<std::string, std::string>;
+
+/// How to reach and trust the server. From [nats] url, user, password, token, credentials_file, tls_ca_file,
+/// tls_certificate_file, tls_key_file (and password_file, token_file); a url may name several servers, with commas.
+struct ConnectionOptions {
+  std::string url = "nats://127.0.0.1:4222";
+  std::string name{};
+  std::optional<std::string> user{}, password{}, token{}, credentials_file{};
+  std::optional<std::string> tls_ca_file{}, tls_certificate_file{}, tls_key_file{};
+};
+ConnectionOptions options_from(const Settings& settings, std::string_view service_name);
+
+/// What the server said to a publish.
+struct PublishAck {
+  std::string stream{};
+  std::uint64_t sequence = 0;
+  bool duplicate = false;
+};
+
+/// A connection for publishing and one for consuming (nats.c wants them set up differently), each with its
+/// JetStream context. Reconnects for ever, with jitter. Thread safe.
+class Connection {
+ public:
+  /// Connects; waits for a server that is not there yet as long as `first_wait` (zero: for ever). Throws ConfigError
+  /// when the server refuses the credentials, the certificate is not good, or it has no JetStream.
+  explicit Connection(ConnectionOptions options, std::chrono::milliseconds first_wait = std::chrono::seconds(30));
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  bool connected() const;
+  /// Called from a thread of the library at every change of connected().
+  void on_change(std::function<void(bool connected)> callback);
+  std::int64_t max_payload() const;
+
+  /// Publishes and waits for the stream's ack. Throws Unavailable (no connection, no answer, no responders, stream
+  /// full) or PermanentError (larger than max_payload). Give `message_id`: a publish that timed out may still arrive.
+  PublishAck publish(std::string_view subject, std::string_view payload, std::string_view message_id,
+                     const Headers& headers = {});
+
+  /// Publishes without waiting; `done` is called once, from a thread of the library, with the ack or the error text.
+  using Done = std::function<void(const PublishAck* ack, std::string_view error)>;
+  void publish_async(std::string_view subject, std::string_view payload, std::string_view message_id,
+                     const Headers& headers, Done done);
+
+  /// nats.c handles for the rest of runtime/nats: natsConnection* and jsCtx* of the publishing and consuming side.
+  struct Handles;
+  Handles& handles() noexcept { return *handles_; }
+
+ private:
+  std::unique_ptr<Handles> handles_;
+};
+
+/// Creates what is missing and compares what is there. Throws ConfigError with the difference, one line per setting,
+/// when something exists with other settings, when two streams claim a subject, or when the combination is unsafe (a
+/// work queue that discards old messages).
+void ensure(Connection& connection, const Topology& topology);
+
+}  // namespace nats
+}  // namespace pipegen

@@ -1,0 +1,112 @@
+// Objects in a NATS bucket, by ADR-20: what the official clients write can be read here, and the other way round.
+//
+//   pipegen::ObjectStore store(connection, "PDF_FILES");
+//   auto writer = store.create("book.pdf");
+//   writer.write(part);            // as often as needed; memory stays flat
+//   const pipegen::ObjectInfo info = writer.finish();   // visible from here on
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pipegen/types.hpp"
+
+namespace pipegen {
+
+namespace nats {
+class Connection;
+}
+
+struct ObjectInfo {
+  std::string bucket;
+  std::string name;
+  std::string nuid;
+  std::uint64_t size = 0;
+  std::uint32_t chunks = 0;
+  std::string digest;  // "SHA-256=<padded base64url>"
+  Timestamp modified{};
+  std::map<std::string, std::string> metadata;
+};
+
+/// Writes one object, front to back. Nobody sees it before finish(); destroyed before that, its chunks are
+/// purged (chunks of a process that died are collected by ObjectStore::collect_garbage). Not thread safe.
+class ObjectWriter {
+ public:
+  ObjectWriter(ObjectWriter&&) noexcept;
+  ObjectWriter& operator=(ObjectWriter&&) noexcept;
+  ~ObjectWriter();
+  /// Blocks while the window of unacknowledged chunks is full. Throws Unavailable.
+  void write(BytesView data);
+  /// Waits for every chunk's ack, then publishes the metadata. An object of this name that was there before is
+  /// replaced, its chunks purged. Throws Unavailable; the object is not visible then.
+  ObjectInfo finish();
+
+  struct Impl;
+  explicit ObjectWriter(std::unique_ptr<Impl> impl);
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Reads one object, front to back. The last octets are given out only after the digest of the whole was verified.
+/// Not thread safe.
+class ObjectReader {
+ public:
+  ObjectReader(ObjectReader&&) noexcept;
+  ObjectReader& operator=(ObjectReader&&) noexcept;
+  ~ObjectReader();
+  const ObjectInfo& info() const noexcept;
+  /// Fills up to buffer.size() octets; 0 at the end. Throws Unavailable (the server is away), PermanentError (a chunk
+  /// is missing, the digest is wrong).
+  std::size_t read(std::span<std::byte> buffer);
+  Bytes read_all();
+
+  struct Impl;
+  explicit ObjectReader(std::unique_ptr<Impl> impl);
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+/// One bucket. Cheap to make; thread safe. Object names: any printable ASCII, 1 to 1024 characters; others are refused
+/// with PermanentError, because the official JavaScript client cannot name them.
+class ObjectStore {
+ public:
+  ObjectStore(nats::Connection& connection, std::string bucket);
+
+  ObjectWriter create(std::string name, std::map<std::string, std::string> metadata = {});
+  ObjectInfo put(std::string name, BytesView data, std::map<std::string, std::string> metadata = {});
+  ObjectInfo put_file(std::string name, const std::filesystem::path& file,
+                      std::map<std::string, std::string> metadata = {});
+
+  /// Throws PermanentError when there is no such object (links are not followed).
+  ObjectReader open(std::string_view name);
+  Bytes get(std::string_view name);
+  /// Streams into a file that is complete when this returns.
+  ObjectInfo get_file(std::string_view name, const std::filesystem::path& file);
+  /// Octets [offset, offset + length) for HTTP ranges; a part has no digest of its own, so it is not verified.
+  void get_range(std::string_view name, std::uint64_t offset, std::uint64_t length,
+                 const std::function<bool(BytesView)>& sink);
+
+  std::optional<ObjectInfo> info(std::string_view name);
+  std::vector<ObjectInfo> list();
+  /// Writes the delete marker and purges the chunks; false when there was no such object.
+  bool remove(std::string_view name);
+  /// Purges chunks that belong to no object and are older than `age`; gives their number of objects.
+  std::size_t collect_garbage(std::chrono::milliseconds age = std::chrono::hours(1));
+
+ private:
+  nats::Connection* connection_;
+  std::string bucket_;
+};
+
+}  // namespace pipegen

@@ -1,0 +1,113 @@
+// A stage: what a generated worker tells the runtime about itself. See worker.hpp for how it runs.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "pipegen/context.hpp"
+#include "pipegen/nats.hpp"
+#include "pipegen/settings.hpp"
+#include "pipegen/types.hpp"
+
+namespace pipegen {
+
+/// Makes the `fresh` fields of one outgoing event: the uuid is the same at every redelivery, the time is not.
+class Fresh {
+ public:
+  explicit Fresh(std::string message_id) : message_id_(std::move(message_id)) {}
+  /// Nats-Msg-Id of the event.
+  const std::string& message_id() const noexcept { return message_id_; }
+  Uuid uuid() const { return Uuid::derived(message_id_); }
+  Timestamp now() const { return pipegen::now(); }
+
+ private:
+  std::string message_id_{};
+};
+
+/// An event on its way out.
+struct Outgoing {
+  std::string_view event{};  // its name in the schema
+  std::string subject{};
+  std::string payload{};
+  bool is_result = false;  // the workflow's result: kept with its status for the API
+};
+
+/// Where a stage's events go. Each is published at once, without waiting; the message in hand is acked when all of them
+/// are. Nats-Msg-Id is derived from the consumed message's id, the stage and the position of the event among those that
+/// this call published: emit in the same order every time.
+class Outbox {
+ public:
+  virtual ~Outbox() = default;
+  virtual const Settings& settings() const = 0;
+  /// For the event that publish() is called with next.
+  virtual Fresh fresh() = 0;
+  virtual void publish(Outgoing event) = 0;
+};
+
+/// What a handler that makes several events calls: `emit(event)`. `publish(Outbox&, Event)` is generated for each
+/// event.
+template <typename Event>
+class Emitter {
+ public:
+  explicit Emitter(Outbox& outbox) : outbox_(outbox) {}
+  void operator()(Event event) { publish(outbox_, std::move(event)); }
+
+ private:
+  Outbox& outbox_;
+};
+
+/// Values for the placeholders of a subject ("orders.{region}.created"); each must be one token of a subject (no dot,
+/// blank or wildcard, not empty), else PermanentError.
+std::string fill_subject(std::string_view subject,
+                         std::initializer_list<std::pair<std::string_view, std::string>> values);
+
+/// The subjects that such a subject can become: "orders.*.created".
+std::string subject_filter(std::string_view subject);
+
+/// Fan-in: which messages belong together. State is kept in a key-value bucket, so any number of replicas may share it.
+struct Collect {
+  std::string state_bucket{};  // as the schema names it
+  std::chrono::milliseconds expires{std::chrono::hours(24)};
+  /// Reads the place of an item from its payload. Throws json::Invalid.
+  struct Item {
+    std::string group{};
+    std::int64_t index = 0;  // counted from 1
+    std::int64_t count = 0;  // of the whole group
+  };
+  std::function<Item(std::string_view payload)> item{};
+  /// Called for one message of a complete group, with every payload in order of index.
+  std::function<void(const std::vector<std::string>& payloads, Context& context, Outbox& outbox)> handle{};
+};
+
+/// Everything the runtime needs to know about one stage.
+struct Stage {
+  std::string pipeline{};  // "pdf-to-audio"
+  std::string name{};      // "tts"
+  std::string section{};   // of the settings: "tts_service"
+  Topology topology{};
+  std::string stream{};
+  std::string durable{};
+  std::string filter_subject{};
+  std::string event{};  // the consumed event's name in the schema
+  int concurrency = 1;  // overridden by <section>.worker_pool_size
+  std::chrono::milliseconds ack_wait{30'000};
+  std::chrono::milliseconds timeout{std::chrono::minutes(5)};
+  int max_deliver = 5;
+  std::vector<std::chrono::milliseconds> backoff{std::chrono::seconds(1), std::chrono::seconds(10),
+                                                 std::chrono::minutes(1)};
+  std::string dead_letter_stream{};   // "PDF_TO_AUDIO_DLQ"
+  std::string dead_letter_subject{};  // "dlq.pdf-to-audio.tts"
+  std::string status_bucket{};        // key-value bucket of workflow states; empty: none kept
+
+  /// One message: parse, call the handler, publish. Unset for a stage that collects.
+  std::function<void(std::string_view payload, Context& context, Outbox& outbox)> handle{};
+  std::optional<Collect> collect{};
+};
+
+}  // namespace pipegen

@@ -1,0 +1,23 @@
+// Runs a stage as a process: the main() of a generated worker is this one call.
+//
+//   int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "tts", tts::stage); }
+#pragma once
+
+#include <functional>
+#include <string_view>
+
+#include "pipegen/settings.hpp"
+#include "pipegen/stage.hpp"
+
+namespace pipegen {
+
+/// Loads the settings, configures logging, serves /health, /ready and /metrics, connects, creates or compares what the
+/// stage needs, and consumes until SIGTERM or SIGINT. Then: no more fetches, running handlers finish or are handed
+/// back, and the process exits within "<section>.grace_period" (25 s). Exit status: 0 stopped cleanly, 78 (EX_CONFIG)
+/// it cannot start with these settings or this server, 70 (EX_SOFTWARE) a handler neither returned nor reacted to its
+/// deadline and the process gave up so that a new one can go on.
+/// `--check` connects, compares and exits.
+int run_worker(int argc, char** argv, std::string_view service,
+               const std::function<Stage(const Settings& settings)>& make_stage);
+
+}  // namespace pipegen

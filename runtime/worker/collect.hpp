@@ -1,0 +1,62 @@
+// Fan-in: keeps the items of a group in a key-value bucket, and joins a group once, when all of it is there.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pipegen/context.hpp"
+#include "pipegen/key_value.hpp"
+#include "pipegen/stage.hpp"
+#include "worker/dead_letter.hpp"
+#include "worker/outbox.hpp"
+
+namespace pipegen::worker {
+
+/// Any number of workers share the bucket. Keys, with `group` as key_token():
+///
+///   <group>.group         {"state":"open","count":12,"first_at":…,"workflow_id":…,"owner":…,"changed_at":…}
+///   <group>.item.<index>  the payload of an item
+///
+/// The group moves from open to joining (owned by one message, which is not acked before the join is done; its
+/// redelivery goes on where the worker died), then to done; or to failed, when that message is dead-lettered; or to
+/// expired. Every move is a compare-and-set of the group's entry.
+class Collector {
+ public:
+  Collector(nats::Connection& connection, const Stage& stage);
+
+  /// Stores the item; joins the group if this completes it, and returns when the joined events are stored. Throws what
+  /// the handler throws, PermanentError for an item that does not fit its group, Unavailable.
+  void take(std::string_view payload, Context& context, CallOutbox& outbox);
+
+  /// The message is being dead-lettered: a group that it was joining is marked failed. Throws Unavailable.
+  void failed(const Delivery& delivery);
+
+  struct Expired {
+    std::string group;
+    std::string workflow_id;
+    std::string reason;
+  };
+  /// Gives up on groups that wait for longer than `expires`: dead-letters what is known of them and removes their
+  /// items. Groups that another worker takes care of are left to it. Throws Unavailable.
+  std::vector<Expired> expire(DeadLetters& dead_letters);
+
+ private:
+  struct Group;
+  static Group parse_group(const KeyValue::Entry& entry);
+  static std::string to_json(const Group& group);
+  std::optional<Group> find(const std::string& token);
+  bool move(const std::string& token, Group& group, std::string state, std::string owner);
+  void join(const std::string& token, Group& group, Context& context, CallOutbox& outbox);
+  void remove_items(const std::string& token);
+  std::optional<Expired> expire(const KeyValue::Entry& entry, DeadLetters& dead_letters);
+
+  const Stage& stage_;
+  const Collect& collect_;
+  KeyValue state_;
+};
+
+}  // namespace pipegen::worker

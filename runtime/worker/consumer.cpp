@@ -1,0 +1,190 @@
+#include "worker/consumer.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <vector>
+
+#include "pipegen/log.hpp"
+
+namespace pipegen::worker {
+namespace {
+
+constexpr std::int64_t kNanosPerMilli = 1'000'000;
+
+std::string_view or_empty(const char* text) { return text == nullptr ? std::string_view() : text; }
+
+std::string_view header_of(const natsMsg* message, const char* name) {
+  const char* value = nullptr;
+  return natsMsgHeader_Get(const_cast<natsMsg*>(message), name, &value) == NATS_OK ? or_empty(value)
+                                                                                   : std::string_view();
+}
+
+}  // namespace
+
+PullConsumer::PullConsumer(nats::Connection& connection, const Stage& stage, Options options)
+    : connection_(connection), stage_(stage), options_(options) {}
+
+void PullConsumer::ensure() {
+  auto& handles = connection_.handles();
+  const std::string what = "consumer " + stage_.durable + " of stream " + stage_.stream;
+  handles.require_connected(what);
+
+  jsConsumerConfig wanted;
+  jsConsumerConfig_Init(&wanted);
+  wanted.Durable = stage_.durable.c_str();
+  wanted.AckPolicy = js_AckExplicit;
+  wanted.DeliverPolicy = js_DeliverAll;
+  wanted.AckWait = stage_.ack_wait.count() * kNanosPerMilli;
+  // Deliveries are counted by the worker: at the server, a crash would count one for every message in hand.
+  wanted.MaxDeliver = -1;
+  wanted.MaxAckPending = options_.max_ack_pending;
+  wanted.FilterSubject = stage_.filter_subject.empty() ? nullptr : stage_.filter_subject.c_str();
+
+  nats::ConsumerInfo info;
+  jsErrCode code = static_cast<jsErrCode>(0);
+  natsStatus status =
+      js_GetConsumerInfo(info.out(), handles.consume_js, stage_.stream.c_str(), stage_.durable.c_str(), nullptr, &code);
+  if (status == NATS_NOT_FOUND) {
+    status = js_AddConsumer(info.out(), handles.consume_js, stage_.stream.c_str(), &wanted, nullptr, &code);
+    if (status != NATS_OK) nats::throw_status(status, code, "cannot create " + what);
+    return;
+  }
+  if (status != NATS_OK) nats::throw_status(status, code, "cannot look up " + what);
+
+  const jsConsumerConfig& found = *info->Config;
+  std::string differences;
+  const auto differs = [&](std::string_view setting, std::string_view is, std::string_view should_be) {
+    differences.append("\n  ")
+        .append(setting)
+        .append(": it has ")
+        .append(is)
+        .append(", the schema says ")
+        .append(should_be);
+  };
+  if (!or_empty(found.DeliverSubject).empty()) differs("kind", "push", "pull");
+  if (found.AckPolicy != js_AckExplicit)
+    differs("ack_policy", found.AckPolicy == js_AckAll ? "all" : "none", "explicit");
+  if (or_empty(found.FilterSubject) != stage_.filter_subject) {
+    const auto or_none = [](std::string_view subject) { return subject.empty() ? std::string_view("none") : subject; };
+    differs("filter_subject", or_none(or_empty(found.FilterSubject)), or_none(stage_.filter_subject));
+  }
+  if (found.BackOffLen > 0) differs("backoff", "one of the server's", "none (the worker does it)");
+  if (!differences.empty()) {
+    throw ConfigError("the " + what +
+                      " exists with other settings; give the stage another `consumer:` name or delete it" +
+                      differences);
+  }
+  if (found.AckWait == wanted.AckWait && found.MaxDeliver <= 0 && found.MaxAckPending == wanted.MaxAckPending) return;
+  jsConsumerConfig mended = found;  // keeps what others set: description, replicas, limits of requests
+  mended.AckWait = wanted.AckWait;
+  mended.MaxDeliver = wanted.MaxDeliver;
+  mended.MaxAckPending = wanted.MaxAckPending;
+  nats::ConsumerInfo after;
+  status = js_UpdateConsumer(after.out(), handles.consume_js, stage_.stream.c_str(), &mended, nullptr, &code);
+  if (status != NATS_OK) nats::throw_status(status, code, "cannot update " + what);
+}
+
+void PullConsumer::bind() {
+  ensure();
+  natsInbox* inbox = nullptr;
+  nats::check(natsInbox_Create(&inbox), "cannot make an inbox");
+  inbox_ = inbox;
+  natsInbox_Destroy(inbox);
+  nats::Subscription subscription;
+  nats::check(natsConnection_SubscribeSync(subscription.out(), connection_.handles().consume, (inbox_ + ".*").c_str()),
+              "cannot subscribe");
+  // What is in hand is bounded by the requests; a limit here would drop messages.
+  nats::check(natsSubscription_SetPendingLimits(subscription.get(), -1, -1), "cannot set the subscription up");
+  subscription_ = std::move(subscription);
+  outstanding_ = 0;
+  silences_ = 0;
+  trouble_.clear();
+}
+
+void PullConsumer::request(std::size_t batch) {
+  request_inbox_ = inbox_ + "." + std::to_string(++request_number_);
+  const std::string subject = "$JS.API.CONSUMER.MSG.NEXT." + stage_.stream + "." + stage_.durable;
+  const std::string body = "{\"batch\":" + std::to_string(batch) +
+                           ",\"max_bytes\":" + std::to_string(options_.max_bytes) +
+                           ",\"expires\":" + std::to_string(options_.expires.count() * kNanosPerMilli) +
+                           ",\"idle_heartbeat\":" + std::to_string(options_.heartbeat.count() * kNanosPerMilli) + "}";
+  const natsStatus status =
+      natsConnection_PublishRequest(connection_.handles().consume, subject.c_str(), request_inbox_.c_str(), body.data(),
+                                    static_cast<int>(body.size()));
+  if (status != NATS_OK) return lose(std::string("cannot ask for messages: ") + natsStatus_GetText(status));
+  outstanding_ = batch;
+  last_heard_ = std::chrono::steady_clock::now();
+}
+
+nats::Message PullConsumer::next(std::chrono::milliseconds patience) {
+  nats::Message message;
+  const natsStatus status = natsSubscription_NextMsg(message.out(), subscription_.get(), patience.count());
+  if (status == NATS_OK) {
+    silences_ = 0;
+    last_heard_ = std::chrono::steady_clock::now();
+    if (or_empty(natsMsg_GetReply(message.get())).starts_with("$JS.ACK.")) {
+      if (outstanding_ > 0) --outstanding_;
+      return message;
+    }
+    take_status(message.get());
+    return {};
+  }
+  if (status == NATS_TIMEOUT) {
+    check_silence();
+  } else if (status == NATS_NO_RESPONDERS) {
+    lose("nobody answers for the consumer");
+  } else {
+    lose(std::string("the subscription failed: ") + natsStatus_GetText(status));
+  }
+  return {};
+}
+
+void PullConsumer::take_status(const natsMsg* message) {
+  const std::string_view code = header_of(message, "Status"), text = header_of(message, "Description");
+  if (code == "100") return;                                            // heartbeat
+  if (or_empty(natsMsg_GetSubject(message)) != request_inbox_) return;  // of a request that is over
+  outstanding_ = 0;
+  if (code == "503") return lose("nobody answers for the consumer");
+  if (code == "409" && (text.starts_with("Consumer Deleted") || text.starts_with("Consumer is push"))) {
+    return lose("the consumer was deleted");
+  }
+  if (code != "404" && code != "408" && code != "409") {
+    lose("the server refused a request for messages: " + std::string(code) + " " + std::string(text));
+  } else if (text.starts_with("Exceeded")) {
+    lose("the server refused a request for messages: " + std::string(text));
+  }
+}
+
+void PullConsumer::check_silence() {
+  if (!connection_.connected()) {
+    was_away_ = true;
+    return;
+  }
+  if (was_away_) {  // requests do not survive a reconnect
+    was_away_ = false;
+    outstanding_ = 0;
+    return;
+  }
+  if (outstanding_ == 0 || std::chrono::steady_clock::now() - last_heard_ < options_.heartbeat * 5 / 2) return;
+  outstanding_ = 0;
+  if (++silences_ >= 2) lose("no heartbeat came");
+}
+
+void PullConsumer::lose(std::string why) {
+  outstanding_ = 0;
+  trouble_ = std::move(why);
+  subscription_.reset();
+}
+
+void PullConsumer::close(const std::function<void(nats::Message)>& leftover) {
+  if (!subscription_) return;
+  if (natsSubscription_Drain(subscription_.get()) == NATS_OK) {
+    nats::Message message;
+    while (natsSubscription_NextMsg(message.out(), subscription_.get(), 200) == NATS_OK) {
+      if (or_empty(natsMsg_GetReply(message.get())).starts_with("$JS.ACK.")) leftover(std::move(message));
+    }
+  }
+  subscription_.reset();
+}
+
+}  // namespace pipegen::worker

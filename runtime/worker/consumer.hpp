@@ -1,0 +1,66 @@
+// The durable pull consumer of a stage: made or compared, asked for messages, and noticed when it goes silent.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "nats/handles.hpp"
+#include "pipegen/stage.hpp"
+
+namespace pipegen::worker {
+
+/// Asks for batches with the pull protocol itself (`$JS.API.CONSUMER.MSG.NEXT`) instead of
+/// natsSubscription_FetchRequest, which holds back the messages of a batch until it is full or expired. One thread uses
+/// it at a time.
+class PullConsumer {
+ public:
+  struct Options {
+    std::chrono::milliseconds expires{5'000};    // of one request
+    std::chrono::milliseconds heartbeat{1'000};  // at most half of `expires`
+    std::size_t max_bytes = 64u << 20;           // of one batch
+    std::int64_t max_ack_pending = 20'000;
+  };
+  PullConsumer(nats::Connection& connection, const Stage& stage, Options options);
+
+  /// Creates the durable consumer, or compares the one that is there; what may change while it runs (ack_wait, limits)
+  /// is updated. Throws ConfigError with the differences, Unavailable.
+  void ensure();
+  /// ensure(), then subscribes to what requests will bring.
+  void bind();
+  bool bound() const { return static_cast<bool>(subscription_); }
+
+  /// Asks for `batch` messages. They come through next() one by one as they are there.
+  void request(std::size_t batch);
+  /// Messages that were asked for and may still come. Zero: time for a new request.
+  std::size_t outstanding() const { return outstanding_; }
+
+  /// The next message; an empty one when none came within `patience`. When the server is silent, or the request could
+  /// not be served, outstanding() is zero afterwards; when the consumer is gone, so is bound(), and trouble() says why.
+  nats::Message next(std::chrono::milliseconds patience);
+  const std::string& trouble() const { return trouble_; }
+
+  /// No more requests; gives what had already come to `leftover`.
+  void close(const std::function<void(nats::Message)>& leftover);
+
+ private:
+  void take_status(const natsMsg* message);
+  void check_silence();
+  void lose(std::string why);
+
+  nats::Connection& connection_;
+  Stage stage_;
+  Options options_;
+  nats::Subscription subscription_;
+  std::string inbox_;
+  std::uint64_t request_number_ = 0;
+  std::string request_inbox_;
+  std::size_t outstanding_ = 0;
+  int silences_ = 0;
+  bool was_away_ = false;
+  std::chrono::steady_clock::time_point last_heard_{};
+  std::string trouble_;
+};
+
+}  // namespace pipegen::worker

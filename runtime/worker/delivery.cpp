@@ -1,0 +1,100 @@
+#include "worker/delivery.hpp"
+
+#include <array>
+#include <charconv>
+#include <random>
+#include <vector>
+
+namespace pipegen::worker {
+namespace {
+
+template <typename T>
+bool read_number(std::string_view text, T& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+std::string random_hex(std::size_t digits) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  thread_local std::mt19937_64 generator = [] {
+    std::random_device device;
+    std::seed_seq seed{device(), device(), device(), device()};
+    return std::mt19937_64(seed);
+  }();
+  std::string text(digits, '0');
+  for (std::size_t i = 0; i < digits; i += 16) {
+    std::uint64_t bits = generator();
+    for (std::size_t j = i; j < digits && j < i + 16; ++j, bits >>= 4) text[j] = kDigits[bits & 15];
+  }
+  return text;
+}
+
+bool is_hex(std::string_view text) { return text.find_first_not_of("0123456789abcdef") == std::string_view::npos; }
+bool is_zero(std::string_view text) { return text.find_first_not_of('0') == std::string_view::npos; }
+
+}  // namespace
+
+std::optional<AckSubject> parse_ack_subject(std::string_view reply) {
+  static constexpr std::string_view kPrefix = "$JS.ACK.";
+  if (!reply.starts_with(kPrefix)) return std::nullopt;
+  std::array<std::string_view, 12> tokens;
+  std::size_t count = 0;
+  for (std::size_t at = kPrefix.size();; ++count) {
+    if (count == tokens.size()) return std::nullopt;
+    const auto dot = reply.find('.', at);
+    tokens[count] = reply.substr(at, dot == std::string_view::npos ? dot : dot - at);
+    if (dot == std::string_view::npos) break;
+    at = dot + 1;
+  }
+  ++count;
+  // <stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>; newer servers put <domain>.<account>
+  // before it and may add a token.
+  if (count != 7 && count < 9) return std::nullopt;
+  const std::size_t first = count == 7 ? 0 : 2;
+  AckSubject out;
+  out.stream = tokens[first];
+  if (!read_number(tokens[first + 2], out.deliveries) || !read_number(tokens[first + 3], out.sequence) ||
+      !read_number(tokens[first + 5], out.stored_at)) {
+    return std::nullopt;
+  }
+  return out;
+}
+
+Trace trace_from(std::string_view traceparent) {
+  // "00-<32 hex>-<16 hex>-<2 hex>"; a later version may go on after that.
+  if (traceparent.size() >= 55 && traceparent[2] == '-' && traceparent[35] == '-' && traceparent[52] == '-') {
+    const auto version = traceparent.substr(0, 2), trace = traceparent.substr(3, 32), span = traceparent.substr(36, 16),
+               flags = traceparent.substr(53, 2);
+    const bool whole = version == "00" ? traceparent.size() == 55 : traceparent.size() == 55 || traceparent[55] == '-';
+    if (whole && version != "ff" && is_hex(version) && is_hex(trace) && is_hex(span) && is_hex(flags) &&
+        !is_zero(trace) && !is_zero(span)) {
+      return {std::string(trace), std::string(flags)};
+    }
+  }
+  return {random_hex(32), "01"};
+}
+
+std::string child_of(const Trace& trace) { return "00-" + trace.id + "-" + random_hex(16) + "-" + trace.flags; }
+
+std::string_view Delivery::header(const char* name) const {
+  const char* value = nullptr;
+  return natsMsgHeader_Get(message.get(), name, &value) == NATS_OK && value != nullptr ? value : std::string_view();
+}
+
+Delivery::Delivery(nats::Message received, AckSubject from)
+    : message(std::move(received)),
+      key{from.sequence, from.stored_at},
+      reply(natsMsg_GetReply(message.get())),
+      size(static_cast<std::size_t>(natsMsg_GetDataLength(message.get()))) {
+  info.subject = natsMsg_GetSubject(message.get());
+  info.stream = std::move(from.stream);
+  info.sequence = from.sequence;
+  info.deliveries = from.deliveries;
+  info.id = header("Nats-Msg-Id");
+  if (info.id.empty()) info.id = info.stream + ":" + std::to_string(info.sequence);
+  info.workflow_id = header("Pipegen-Workflow-Id");
+  trace = trace_from(header("traceparent"));
+  info.trace_id = trace.id;
+}
+
+}  // namespace pipegen::worker

@@ -1,0 +1,220 @@
+#include "worker/outbox.hpp"
+
+#include <algorithm>
+
+namespace pipegen::worker {
+
+using std::chrono::steady_clock;
+
+void Publishes::seal(std::function<void()> stored) {
+  {
+    const std::lock_guard lock(mutex_);
+    sealed_ = true;
+    if (open_ != 0) {
+      stored_ = std::move(stored);
+      return;
+    }
+  }
+  stored();
+}
+
+void Publishes::abandon() {
+  const std::lock_guard lock(mutex_);
+  abandoned_ = true;
+}
+
+void Publishes::wait(std::stop_token stop) {
+  const std::stop_callback wake(stop, [this] {
+    const std::lock_guard lock(mutex_);
+    changed_.notify_all();
+  });
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return open_ == 0 || !failure_.empty() || stop.stop_requested(); });
+  if (open_ == 0) return;
+  if (!failure_.empty()) throw Unavailable("an event could not be stored: " + failure_);
+  throw Cancelled("told to stop while waiting for events to be stored");
+}
+
+void Publisher::close() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return in_library_ == 0; });
+}
+
+void Publisher::publish(PendingPublish publish, std::stop_token stop) {
+  const std::int64_t room = connection_.max_payload();
+  std::size_t size = publish.payload.size();
+  for (const auto& [name, value] : publish.headers) size += name.size() + value.size() + 4;
+  if (room > 0 && size + publish.message_id.size() + 64 > static_cast<std::size_t>(room)) {
+    throw PermanentError("an event for " + publish.subject + " has " + std::to_string(size) +
+                         " octets, the server takes " + std::to_string(room) +
+                         "; put large data into an object and publish its key");
+  }
+  {
+    const std::stop_callback wake(stop, [this] {
+      const std::lock_guard lock(mutex_);
+      changed_.notify_all();
+    });
+    std::unique_lock lock(mutex_);
+    const bool in_time =
+        changed_.wait_for(lock, std::chrono::seconds(10), [&] { return open_ < kMostOpen || stop.stop_requested(); });
+    if (open_ >= kMostOpen && !in_time)
+      throw Unavailable("events cannot be stored: " + (failure_.empty() ? "no answer" : failure_));
+    if (open_ >= kMostOpen) throw Cancelled("told to stop while publishing");
+    ++open_;
+  }
+  const auto pending = std::make_shared<PendingPublish>(std::move(publish));
+  {
+    const std::lock_guard lock(pending->owner->mutex_);
+    ++pending->owner->open_;
+  }
+  send(pending);
+}
+
+void Publisher::send(const std::shared_ptr<PendingPublish>& publish) {
+  {
+    const std::lock_guard lock(mutex_);
+    ++in_library_;
+  }
+  const auto answered = [this, publish](const nats::PublishAck* ack, std::string_view error) {
+    settled(publish, ack, error);
+    const std::lock_guard lock(mutex_);
+    --in_library_;
+    changed_.notify_all();
+  };
+  try {
+    connection_.publish_async(publish->subject, publish->payload, publish->message_id, publish->headers, answered);
+  } catch (const std::exception& error) {  // nothing was sent, nobody calls back
+    answered(nullptr, error.what());
+  }
+}
+
+void Publisher::settled(const std::shared_ptr<PendingPublish>& publish, const nats::PublishAck* ack,
+                        std::string_view error) {
+  Publishes& owner = *publish->owner;
+  std::function<void()> stored;
+  bool over = true;
+  {
+    const std::lock_guard lock(owner.mutex_);
+    if (ack == nullptr && !owner.abandoned_) {
+      over = false;
+      owner.failure_ = publish->subject + ": " + std::string(error);
+    } else {
+      --owner.open_;
+      if (owner.open_ == 0) {
+        owner.failure_.clear();
+        stored = std::move(owner.stored_);
+      }
+    }
+    owner.changed_.notify_all();
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (over) {
+      --open_;
+      failing_.erase(publish.get());
+    } else {
+      failing_.insert(publish.get());
+      failure_ = publish->subject + ": " + std::string(error);
+      publish->due = steady_clock::now() +
+                     std::min<std::chrono::milliseconds>(
+                         std::chrono::milliseconds(500) * (1 << std::min(publish->tries, 4)), std::chrono::seconds(5));
+      ++publish->tries;
+      waiting_.push_back(publish);
+    }
+    changed_.notify_all();
+  }
+  if (stored) stored();
+}
+
+void Publisher::repeat_failed() {
+  std::vector<std::shared_ptr<PendingPublish>> due;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto now = steady_clock::now();
+    const auto later = std::partition(waiting_.begin(), waiting_.end(), [&](const auto& p) { return p->due > now; });
+    due.assign(std::make_move_iterator(later), std::make_move_iterator(waiting_.end()));
+    waiting_.erase(later, waiting_.end());
+  }
+  for (const auto& publish : due) {
+    bool abandoned = false;
+    {
+      const std::lock_guard lock(publish->owner->mutex_);
+      abandoned = publish->owner->abandoned_;
+    }
+    if (!abandoned) {
+      send(publish);
+      continue;
+    }
+    const std::lock_guard lock(mutex_);
+    --open_;
+    failing_.erase(publish.get());
+    changed_.notify_all();
+  }
+}
+
+std::string Publisher::trouble() const {
+  const std::lock_guard lock(mutex_);
+  return failing_.empty() ? std::string() : "events cannot be stored: " + failure_;
+}
+
+std::size_t Publisher::open() const {
+  const std::lock_guard lock(mutex_);
+  return open_;
+}
+
+void SentCounters::count(const std::string& subject) {
+  Counter* counter = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    const bool known = counters_.contains(subject);
+    const std::string& name = known || counters_.size() < 100 ? subject : "other";
+    auto& slot = counters_[name];
+    if (slot == nullptr) {
+      slot = &metrics_.counter("messaging_client_sent_messages_total", "Messages published.",
+                               {{"stage", stage_}, {"subject", name}});
+    }
+    counter = slot;
+  }
+  counter->add();
+}
+
+CallOutbox::CallOutbox(Publisher& publisher, SentCounters& sent, const Settings& settings, const Stage& stage,
+                       const MessageInfo& message, const Trace& trace, std::stop_token stop)
+    : publisher_(publisher),
+      sent_(sent),
+      settings_(settings),
+      stage_(stage),
+      message_(message),
+      trace_(trace),
+      stop_(std::move(stop)) {}
+
+std::string CallOutbox::next_id() const {
+  return Uuid::derived(message_.id + ":" + stage_.name + ":" + std::to_string(published_)).to_string();
+}
+
+void CallOutbox::publish(Outgoing event) {
+  nats::Headers headers{{"traceparent", child_of(trace_)}};
+  if (!message_.workflow_id.empty()) headers.emplace("Pipegen-Workflow-Id", message_.workflow_id);
+  if (event.is_result) result_ = Result{std::string(event.event), event.payload};
+  const std::string subject = event.subject;
+  publisher_.publish({.subject = std::move(event.subject),
+                      .payload = std::move(event.payload),
+                      .message_id = next_id(),
+                      .headers = std::move(headers),
+                      .owner = publishes_},
+                     stop_);
+  ++published_;
+  ++produced_[std::string(event.event)];
+  sent_.count(subject);
+}
+
+void CallOutbox::publish_entry(std::string subject, std::string value) {
+  publisher_.publish({.subject = std::move(subject),
+                      .payload = std::move(value),
+                      .message_id = {},
+                      .headers = {},
+                      .owner = publishes_},
+                     {});
+}
+
+}  // namespace pipegen::worker

@@ -1,0 +1,146 @@
+// Events on their way out: published at once, counted until they are stored, repeated when they fail.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+#include "pipegen/metrics.hpp"
+#include "pipegen/nats.hpp"
+#include "pipegen/stage.hpp"
+#include "worker/delivery.hpp"
+
+namespace pipegen::worker {
+
+class Publisher;
+
+/// What one call published and what is not stored yet. Shared by the call and the publishes on their way.
+class Publishes {
+ public:
+  /// Calls `stored` once everything that was published is stored, at once or from another thread.
+  void seal(std::function<void()> stored);
+  /// Nobody waits for these any more: failed ones are not repeated.
+  void abandon();
+  /// Blocks until everything is stored. Throws Unavailable when a publish failed, Cancelled when told to stop.
+  void wait(std::stop_token stop);
+
+ private:
+  friend class Publisher;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::size_t open_ = 0;
+  bool sealed_ = false;
+  bool abandoned_ = false;
+  std::string failure_;
+  std::function<void()> stored_;
+};
+
+/// One publish, kept until it is stored.
+struct PendingPublish {
+  std::string subject;
+  std::string payload;
+  std::string message_id;  // empty for entries of key-value buckets
+  nats::Headers headers;
+  std::shared_ptr<Publishes> owner;
+  int tries = 0;
+  std::chrono::steady_clock::time_point due{};  // of the next try, when it waits for one
+};
+
+/// Publishes for all calls of a worker. Thread safe.
+class Publisher {
+ public:
+  explicit Publisher(nats::Connection& connection) : connection_(connection) {}
+  /// Waits until the library calls back no more; every publish is answered or times out (10 s).
+  void close();
+
+  /// Waits while too much is on its way: throws Unavailable when that lasts, Cancelled when told to stop,
+  /// PermanentError for an event that is too large for the server.
+  void publish(PendingPublish publish, std::stop_token stop);
+  /// Sends again what failed and is due. Called now and then by one thread.
+  void repeat_failed();
+  /// Why events cannot be stored now; empty when they can.
+  std::string trouble() const;
+  std::size_t open() const;
+
+ private:
+  static constexpr std::size_t kMostOpen = 4096;
+  void send(const std::shared_ptr<PendingPublish>& publish);
+  void settled(const std::shared_ptr<PendingPublish>& publish, const nats::PublishAck* ack, std::string_view error);
+
+  nats::Connection& connection_;
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  std::size_t open_ = 0;
+  std::size_t in_library_ = 0;  // callbacks that may still come
+  std::vector<std::shared_ptr<PendingPublish>> waiting_;
+  std::unordered_set<const PendingPublish*> failing_;
+  std::string failure_;
+};
+
+/// Counts messages by subject; beyond a hundred subjects the rest is counted as "other".
+class SentCounters {
+ public:
+  SentCounters(Metrics& metrics, std::string stage) : metrics_(metrics), stage_(std::move(stage)) {}
+  void count(const std::string& subject);
+
+ private:
+  Metrics& metrics_;
+  std::string stage_;
+  std::mutex mutex_;
+  std::map<std::string, Counter*> counters_;
+};
+
+/// The outbox of one call.
+class CallOutbox : public Outbox {
+ public:
+  struct Result {
+    std::string event;
+    std::string payload;
+  };
+  CallOutbox(Publisher& publisher, SentCounters& sent, const Settings& settings, const Stage& stage,
+             const MessageInfo& message, const Trace& trace, std::stop_token stop);
+
+  const Settings& settings() const override { return settings_; }
+  Fresh fresh() override { return Fresh(next_id()); }
+  void publish(Outgoing event) override;
+
+  const std::shared_ptr<Publishes>& publishes() const { return publishes_; }
+  /// Blocks until everything published so far is stored; see Publishes::wait.
+  void wait_stored() { publishes_->wait(stop_); }
+  /// Publishes without a place in the order of events: an entry of a key-value bucket.
+  void publish_entry(std::string subject, std::string value);
+  /// The message's status entry is written: this call must not write another.
+  void set_has_status() { has_status_ = true; }
+  bool has_status() const { return has_status_; }
+  const std::map<std::string, std::int64_t>& produced() const { return produced_; }
+  const std::optional<Result>& result() const { return result_; }
+
+ private:
+  std::string next_id() const;
+
+  Publisher& publisher_;
+  SentCounters& sent_;
+  const Settings& settings_;
+  const Stage& stage_;
+  const MessageInfo& message_;
+  const Trace& trace_;
+  std::stop_token stop_;
+  std::shared_ptr<Publishes> publishes_ = std::make_shared<Publishes>();
+  std::size_t published_ = 0;
+  std::map<std::string, std::int64_t> produced_;
+  std::optional<Result> result_;
+  bool has_status_ = false;
+};
+
+}  // namespace pipegen::worker

@@ -1,0 +1,58 @@
+#include "worker/status.hpp"
+
+#include "pipegen/json.hpp"
+
+namespace pipegen::worker {
+
+std::string bucket_name(const Topology& topology, const std::string& name) {
+  for (const BucketSpec& bucket : topology.key_values) {
+    if (bucket.schema_name == name) return bucket.name;
+  }
+  return name;
+}
+
+std::string status_key(const std::string& workflow_id, const Stage& stage, const std::string& message_id) {
+  return KeyValue::key_token(workflow_id) + "." + KeyValue::key_token(stage.name) + "." +
+         KeyValue::key_token(message_id);
+}
+
+void publish_done_status(const Stage& stage, const MessageInfo& message, CallOutbox& outbox) {
+  if (stage.status_bucket.empty() || message.workflow_id.empty() || outbox.has_status()) return;
+  json::Writer out;
+  out.begin_object();
+  out.field("state", "done");
+  out.field("at", now());
+  out.field("event", stage.event);
+  out.key("produced");
+  out.begin_object();
+  for (const auto& [event, count] : outbox.produced()) out.field(event, count);
+  out.end_object();
+  if (outbox.result()) {
+    out.key("result");
+    out.begin_object();
+    out.field("event", outbox.result()->event);
+    out.field("payload", outbox.result()->payload);
+    out.end_object();
+  }
+  out.end_object();
+  outbox.publish_entry("$KV." + bucket_name(stage.topology, stage.status_bucket) + "." +
+                           status_key(message.workflow_id, stage, message.id),
+                       out.take());
+  outbox.set_has_status();
+}
+
+std::string failed_status(const Stage& stage, const std::string& reason) {
+  json::Writer out;
+  out.begin_object();
+  out.field("state", "failed");
+  out.field("at", now());
+  out.field("event", stage.event);
+  out.key("produced");
+  out.begin_object();
+  out.end_object();
+  out.field("reason", reason);
+  out.end_object();
+  return out.take();
+}
+
+}  // namespace pipegen::worker

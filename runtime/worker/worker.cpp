@@ -1,0 +1,637 @@
+#include "worker/worker.hpp"
+
+#include <cxxabi.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <random>
+#include <typeinfo>
+
+#include "pipegen/json.hpp"
+#include "worker/status.hpp"
+
+namespace pipegen::worker {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr int kExitGaveUp = 70;        // EX_SOFTWARE
+constexpr int kMostAloneAttempts = 2;  // that never came back
+
+std::string class_of(const std::exception& error) {
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> name(
+      abi::__cxa_demangle(typeid(error).name(), nullptr, nullptr, &status), std::free);
+  const std::string full = status == 0 ? name.get() : typeid(error).name();
+  return full.starts_with("pipegen::") ? full.substr(full.rfind(':') + 1) : full;
+}
+
+/// 80 to 120 % of it, so that many workers do not come back in step.
+milliseconds jittered(milliseconds delay) {
+  thread_local std::minstd_rand generator(std::random_device{}());
+  return milliseconds(
+      std::uniform_int_distribution<std::int64_t>(delay.count() * 4 / 5, delay.count() * 6 / 5)(generator));
+}
+
+std::string nak_body(milliseconds delay) {
+  if (delay.count() <= 0) return "-NAK";
+  return "-NAK {\"delay\":" + std::to_string(std::chrono::nanoseconds(delay).count()) + "}";
+}
+
+Counter& errors_of(Metrics& metrics, const Stage& stage, const char* kind) {
+  return metrics.counter("pipegen_errors_total", "Calls of the handler that failed.",
+                         {{"stage", stage.name}, {"kind", kind}});
+}
+
+std::optional<KeyValue> status_store(nats::Connection& connection, const Stage& stage) {
+  if (stage.status_bucket.empty()) return std::nullopt;
+  return KeyValue(connection, bucket_name(stage.topology, stage.status_bucket));
+}
+
+}  // namespace
+
+Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Metrics& metrics, WorkerOptions options)
+    : connection_(connection),
+      stage_(std::move(stage)),
+      settings_(std::move(settings)),
+      options_(std::move(options)),
+      concurrency_(static_cast<std::size_t>(
+          std::max<std::int64_t>(1, settings_.integer(stage_.section + ".worker_pool_size", stage_.concurrency)))),
+      log_(Logger().with({{"stage", stage_.name}})),
+      stores_(connection, stage_.topology),
+      publisher_(connection),
+      sent_(metrics, stage_.name),
+      dead_letters_(connection, stage_),
+      status_(status_store(connection, stage_)),
+      consumer_(connection, stage_, options_.consumer),
+      consumed_(metrics.counter("messaging_client_consumed_messages_total", "Messages taken in hand.",
+                                {{"stage", stage_.name}, {"subject", stage_.filter_subject}})),
+      acked_(metrics.counter("pipegen_messages_acked_total", "Messages handled and acked.", {{"stage", stage_.name}})),
+      redelivered_(metrics.counter("pipegen_redeliveries_total", "Messages delivered more than once.",
+                                   {{"stage", stage_.name}})),
+      buried_(metrics.counter("pipegen_dead_letters_total", "Messages moved to the dead-letter stream.",
+                              {{"stage", stage_.name}})),
+      errors_permanent_(errors_of(metrics, stage_, "permanent")),
+      errors_transient_(errors_of(metrics, stage_, "transient")),
+      errors_unavailable_(errors_of(metrics, stage_, "unavailable")),
+      errors_timeout_(errors_of(metrics, stage_, "timeout")),
+      duration_(metrics.seconds("messaging_process_duration_seconds", "Duration of one call of the handler.",
+                                {{"stage", stage_.name}})),
+      lag_(metrics.seconds("pipegen_delivery_lag_seconds", "Age of a message when it is taken in hand.",
+                           {{"stage", stage_.name}})),
+      in_flight_(metrics.gauge("pipegen_in_flight", "Messages in hand.", {{"stage", stage_.name}})),
+      connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")) {
+  if (stage_.collect) collector_.emplace(connection_, stage_);
+}
+
+Worker::~Worker() {
+  stop();
+  publisher_.close();  // its callbacks come to this object
+}
+
+void Worker::check() { consumer_.ensure(); }
+
+void Worker::start() {
+  consumer_.bind();
+  const std::lock_guard lock(mutex_);
+  fetch_trouble_.clear();
+  handlers_left_ = concurrency_;
+  ticking_ = true;
+  for (std::size_t i = 0; i < concurrency_; ++i) handlers_.emplace_back([this] { handle_messages(); });
+  ticker_ = std::thread([this] { tick(); });
+  fetcher_ = std::thread([this] { fetch(); });
+  if (collector_) expirer_ = std::thread([this] { expire_groups(); });
+}
+
+bool Worker::stop() {
+  std::deque<std::shared_ptr<Delivery>> unstarted;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!fetcher_.joinable()) return true;
+    stopping_ = true;
+    work_.notify_all();
+    changed_.notify_all();
+    room_.notify_all();
+  }
+  const auto began = Clock::now();
+  fetcher_.join();  // hands back what was on its way
+  {
+    const std::lock_guard lock(mutex_);
+    unstarted.swap(queue_);
+    unstarted.insert(unstarted.end(), suspects_.begin(), suspects_.end());
+    suspects_.clear();
+  }
+  for (const auto& delivery : unstarted) nak(*delivery, milliseconds(0));
+
+  // Handlers that are told to stop need some of the time too.
+  const auto margin = std::min<milliseconds>(options_.grace_period / 4, milliseconds(3'000));
+  const auto end = began + options_.grace_period;
+  bool all_left = false;
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait_until(lock, end - margin, [&] { return handlers_left_ == 0; });
+    cancelling_ = true;
+    for (const auto& call : calls_) {
+      StopReason none = StopReason::kNone;
+      call->reason.compare_exchange_strong(none, StopReason::kShutdown);
+      call->stop.request_stop();
+    }
+    all_left = changed_.wait_until(lock, end - margin / 4, [&] { return handlers_left_ == 0; });
+    // Events on their way to the stream: without their acks, the messages they belong to are handed back.
+    changed_.wait_until(lock, end, [&] { return in_hand_.size() == 0 || !connection_.connected(); });
+    ticking_ = false;
+    changed_.notify_all();
+  }
+  for (const auto& delivery : in_hand_.all()) nak(*delivery, milliseconds(0));
+  ticker_.join();
+  if (expirer_.joinable()) expirer_.join();
+  if (!all_left) {
+    log_.error("a handler does not react to being told to stop; its message is handed back");
+    natsConnection_FlushTimeout(connection_.handles().consume, 1'000);
+    return false;
+  }
+  for (auto& handler : handlers_) handler.join();
+  handlers_.clear();
+  if (connection_.connected()) natsConnection_FlushTimeout(connection_.handles().consume, 2'000);
+  in_flight_.set(0);
+  return true;
+}
+
+Readiness Worker::readiness() const {
+  if (!connection_.connected()) return {false, "NATS is away"};
+  const std::lock_guard lock(mutex_);
+  if (stopping_) return {false, "stopping"};
+  if (!fetch_trouble_.empty()) return {false, fetch_trouble_};
+  if (!holds_.empty()) return {false, holds_.begin()->second};
+  return {true, {}};
+}
+
+// ---------------------------------------------------------------------------------------------------- fetching
+
+void Worker::fetch() {
+  milliseconds delay = options_.hold_first;
+  for (;;) {
+    bool holding = false;
+    std::uint64_t seen = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      if (stopping_) break;
+      holding = !holds_.empty();
+      seen = finished_;
+    }
+    if (!consumer_.bound()) {
+      try {
+        consumer_.bind();
+        delay = options_.hold_first;
+        const std::lock_guard lock(mutex_);
+        fetch_trouble_.clear();
+        log_.info("the consumer is back", {{"consumer", stage_.durable}});
+      } catch (const Error& error) {
+        std::unique_lock lock(mutex_);
+        fetch_trouble_ = error.what();
+        log_.warning("the consumer cannot be reached; trying again",
+                     {{"consumer", stage_.durable}, {"error", error.what()}});
+        changed_.wait_for(lock, jittered(delay), [&] { return stopping_; });
+        delay = std::min(delay * 2, options_.hold_most);
+      }
+      continue;
+    }
+    if (consumer_.outstanding() == 0 && !holding && connection_.connected()) {
+      const std::size_t room = in_hand_.room(concurrency_, options_.most_in_hand, options_.most_bytes_in_hand);
+      const std::size_t have = in_hand_.size();
+      // Not a few at a time while much is in hand: a request costs a round trip.
+      if (room > 0 && (have < concurrency_ || have <= 4 * room)) consumer_.request(room);
+    }
+    if (consumer_.bound() && consumer_.outstanding() == 0) {
+      std::unique_lock lock(mutex_);
+      room_.wait_for(lock, milliseconds(20), [&] { return stopping_ || (finished_ != seen && !holding); });
+      lock.unlock();
+      if (nats::Message message = consumer_.next(milliseconds(0)); message) accept(std::move(message));
+    } else if (consumer_.bound()) {
+      if (nats::Message message = consumer_.next(milliseconds(100)); message) accept(std::move(message));
+    }
+    if (!consumer_.bound()) {
+      log_.warning("the consumer went away", {{"consumer", stage_.durable}, {"reason", consumer_.trouble()}});
+      const std::lock_guard lock(mutex_);
+      fetch_trouble_ = consumer_.trouble();
+    }
+  }
+  consumer_.close([this](nats::Message message) { answer(natsMsg_GetReply(message.get()), "-NAK"); });
+}
+
+void Worker::accept(nats::Message message) {
+  auto from = parse_ack_subject(natsMsg_GetReply(message.get()));
+  if (!from) {
+    log_.error("a message came with a reply subject that is not JetStream's",
+               {{"reply", natsMsg_GetReply(message.get())}});
+    return;
+  }
+  const bool again = from->deliveries > 1;
+  const auto delivery = std::make_shared<Delivery>(std::move(message), std::move(*from));
+  consumed_.add();
+  if (again) redelivered_.add();
+  const auto age =
+      std::chrono::system_clock::now().time_since_epoch() - std::chrono::nanoseconds(delivery->key.stored_at);
+  lag_.observe(std::max(0.0, std::chrono::duration<double>(age).count()));
+  switch (in_hand_.add(delivery)) {
+    case InHand::Arrival::kAlreadyDone:
+      return answer(delivery->reply, "+ACK");
+    case InHand::Arrival::kAlreadyInHand:
+      return;
+    case InHand::Arrival::kNew:
+      break;
+  }
+  in_flight_.add(1);
+  const std::lock_guard lock(mutex_);
+  const bool suspect = delivery->info.deliveries > static_cast<std::uint64_t>(std::max(1, stage_.max_deliver));
+  (suspect ? suspects_ : queue_).push_back(delivery);
+  work_.notify_one();
+}
+
+// ---------------------------------------------------------------------------------------------------- handling
+
+void Worker::handle_messages() {
+  bool alone = false;
+  while (const auto delivery = take(alone)) {
+    handle(delivery, alone);
+    leave(alone);
+  }
+  const std::lock_guard lock(mutex_);
+  --handlers_left_;
+  changed_.notify_all();
+}
+
+std::shared_ptr<Delivery> Worker::take(bool& alone) {
+  std::unique_lock lock(mutex_);
+  work_.wait(lock, [&] {
+    if (stopping_) return true;
+    if (alone_ || !holds_.empty()) return false;
+    // A suspect waits until nothing else runs, and nothing begins before it ran.
+    return suspects_.empty() ? !queue_.empty() : running_ == 0;
+  });
+  if (stopping_) return nullptr;
+  alone = alone_ = !suspects_.empty();
+  auto& from = alone ? suspects_ : queue_;
+  auto delivery = std::move(from.front());
+  from.pop_front();
+  ++running_;
+  return delivery;
+}
+
+void Worker::leave(bool alone) {
+  const std::lock_guard lock(mutex_);
+  --running_;
+  if (alone) alone_ = false;
+  if (alone || !suspects_.empty()) work_.notify_all();
+}
+
+void Worker::handle(const std::shared_ptr<Delivery>& delivery, bool alone) {
+  const std::string what = "message " + std::to_string(delivery->info.sequence);
+  std::optional<DeadLetterReason> killer;
+  Outcome outcome;
+  const bool handled = until_available(what, [&] {
+    if (alone && (killer = begin_alone(*delivery))) return;
+    outcome = call(delivery);
+  });
+  if (!handled) return nak(*delivery, milliseconds(0));
+  if (killer) outcome = {Outcome::Kind::kDeadLetter, *killer, delivery->info.workflow_id};
+  // Until the entry is gone, a later crash would count against this message.
+  if (alone && !killer && !until_available(what, [&] { end_alone(*delivery); })) return nak(*delivery, milliseconds(0));
+  if (outcome.kind == Outcome::Kind::kDone) return;  // acked when its events are stored
+  if (!until_available(what, [&] { settle(delivery, outcome); })) return nak(*delivery, milliseconds(0));
+  if (killer) until_available(what, [&] { end_alone(*delivery); });
+}
+
+Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
+  const auto call = std::make_shared<Call>();
+  call->delivery = delivery;
+  const auto began = Clock::now();
+  call->deadline = began + stage_.timeout;
+  {
+    const std::lock_guard lock(mutex_);
+    if (cancelling_) return {Outcome::Kind::kHandBack, {}, {}};
+    calls_.push_back(call);
+  }
+  CallContext context(*delivery, stage_, settings_, log_, stores_, call->deadline, call->stop.get_token());
+  CallOutbox outbox(publisher_, sent_, settings_, stage_, context.message(), delivery->trace, call->stop.get_token());
+  Outcome outcome;
+  std::string unavailable;
+  const auto failed = [&](Outcome::Kind kind, std::string error_class, std::string message) {
+    outcome.kind = kind;
+    outcome.reason = {std::move(error_class), std::move(message)};
+  };
+  try {
+    if (collector_) {
+      collector_->take(delivery->payload(), context, outbox);
+    } else {
+      stage_.handle(delivery->payload(), context, outbox);
+    }
+    publish_done_status(stage_, context.message(), outbox);
+  } catch (const Unavailable& error) {
+    unavailable = error.what();
+    if (unavailable.empty()) unavailable = "something is away";
+  } catch (const PermanentError& error) {
+    failed(Outcome::Kind::kDeadLetter, class_of(error), error.what());
+    errors_permanent_.add();
+  } catch (const Cancelled& error) {
+    if (call->reason == StopReason::kDeadline) {
+      failed(Outcome::Kind::kRetry, "TransientError", "timed out after " + timeout_text());
+      errors_timeout_.add();
+    } else {
+      failed(Outcome::Kind::kRetry, class_of(error), error.what());
+      if (call->reason == StopReason::kNone) errors_transient_.add();
+    }
+  } catch (const std::exception& error) {
+    failed(Outcome::Kind::kRetry, class_of(error), error.what());
+    errors_transient_.add();
+  } catch (...) {
+    failed(Outcome::Kind::kRetry, "unknown", "the handler threw something that is no std::exception");
+    errors_transient_.add();
+  }
+  duration_.observe(std::chrono::duration<double>(Clock::now() - began).count());
+  outcome.workflow_id = context.message().workflow_id;
+  {
+    std::unique_lock lock(mutex_);
+    std::erase(calls_, call);
+    // The process is about to exit and the message's outcome is decided: nothing may happen to it any more.
+    while (call->given_up) changed_.wait_for(lock, std::chrono::hours(1));
+  }
+  if (outcome.kind == Outcome::Kind::kDone && unavailable.empty()) {
+    outbox.publishes()->seal([this, delivery] { ack(*delivery); });
+    return outcome;
+  }
+  outbox.publishes()->abandon();
+  // Told to stop for the shutdown, a handler may fail in any way: that says nothing about the message.
+  if (call->reason == StopReason::kShutdown) return {Outcome::Kind::kHandBack, {}, outcome.workflow_id};
+  if (!unavailable.empty()) throw Unavailable(unavailable);
+  return outcome;
+}
+
+/// May be called again when it threw Unavailable.
+void Worker::settle(const std::shared_ptr<Delivery>& delivery, const Outcome& outcome) {
+  const MessageInfo& info = delivery->info;
+  switch (outcome.kind) {
+    case Outcome::Kind::kDone:
+      return;
+    case Outcome::Kind::kHandBack:
+      return nak(*delivery, milliseconds(0));
+    case Outcome::Kind::kDeadLetter:
+      return bury(delivery, outcome.reason, outcome.workflow_id);
+    case Outcome::Kind::kRetry:
+      break;
+  }
+  if (info.deliveries >= static_cast<std::uint64_t>(std::max(1, stage_.max_deliver))) {
+    return bury(delivery, outcome.reason, outcome.workflow_id);
+  }
+  milliseconds delay(0);
+  if (!stage_.backoff.empty()) {
+    delay =
+        stage_
+            .backoff[std::min<std::size_t>(std::max<std::uint64_t>(info.deliveries, 1) - 1, stage_.backoff.size() - 1)];
+  }
+  log_.warning("the handler failed; the message will be delivered again", {{"message_id", info.id},
+                                                                           {"workflow_id", outcome.workflow_id},
+                                                                           {"trace_id", info.trace_id},
+                                                                           {"delivery", info.deliveries},
+                                                                           {"delay_ms", delay.count()},
+                                                                           {"class", outcome.reason.error_class},
+                                                                           {"error", outcome.reason.message}});
+  nak(*delivery, delay);
+}
+
+void Worker::bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterReason& reason,
+                  const std::string& workflow_id) {
+  const MessageInfo& info = delivery->info;
+  if (collector_) collector_->failed(*delivery);
+  dead_letters_.publish(*delivery, reason);
+  if (status_ && !workflow_id.empty()) {
+    status_->put(status_key(workflow_id, stage_, info.id), failed_status(stage_, reason.message));
+  }
+  log_.error("the message is dead-lettered", {{"message_id", info.id},
+                                              {"workflow_id", workflow_id},
+                                              {"trace_id", info.trace_id},
+                                              {"sequence", info.sequence},
+                                              {"deliveries", info.deliveries},
+                                              {"class", reason.error_class},
+                                              {"error", reason.message}});
+  buried_.add();
+  term(*delivery);
+}
+
+// ---------------------------------------------------------------------------------------------------- suspects
+
+/// The status bucket; for a pipeline without one a bucket of its own, made when it is needed. (The number of deliveries
+/// would not do: a crash counts one for every message in hand.)
+KeyValue Worker::suspect_store() {
+  if (status_) return *status_;
+  const std::string bucket = "PIPEGEN_SUSPECTS";
+  if (!has_suspect_bucket_) {
+    Topology topology;
+    topology.key_values = {{.schema_name = bucket, .name = bucket}};
+    nats::ensure(connection_, topology);
+    has_suspect_bucket_ = true;
+  }
+  return KeyValue(connection_, bucket);
+}
+
+std::string Worker::suspect_key(const Delivery& delivery) const {
+  return "_suspect." + KeyValue::key_token(stage_.name) + "." + KeyValue::key_token(delivery.info.stream) + "." +
+         std::to_string(delivery.info.sequence);
+}
+
+/// Notes that the message is run alone now; or says that this killed the process often enough.
+std::optional<DeadLetterReason> Worker::begin_alone(const Delivery& delivery) {
+  const DeadLetterReason reason{"Crash", "the process died while handling it, " + std::to_string(kMostAloneAttempts) +
+                                             " times with nothing else running"};
+  const std::string key = suspect_key(delivery);
+  KeyValue attempts_store = suspect_store();
+  const auto entry = attempts_store.get(key);
+  const int attempts = entry ? std::atoi(entry->value.c_str()) : 0;
+  if (attempts >= kMostAloneAttempts) return reason;
+  log_.warning("a message that was in hand at several crashes is run alone",
+               {{"message_id", delivery.info.id}, {"sequence", delivery.info.sequence}, {"attempt", attempts + 1}});
+  attempts_store.put(key, std::to_string(attempts + 1));
+  return std::nullopt;
+}
+
+void Worker::end_alone(const Delivery& delivery) { suspect_store().purge(suspect_key(delivery)); }
+
+// ---------------------------------------------------------------------------------------------------- answers
+
+void Worker::ack(const Delivery& delivery) {
+  if (finish(delivery, "+ACK", true)) acked_.add();
+}
+void Worker::nak(const Delivery& delivery, milliseconds delay) { finish(delivery, nak_body(delay), false); }
+void Worker::term(const Delivery& delivery) { finish(delivery, "+TERM", true); }
+
+bool Worker::finish(const Delivery& delivery, std::string_view body, bool done) {
+  const auto reply = in_hand_.finish(delivery, done);
+  if (!reply) return false;
+  answer(*reply, body);
+  in_flight_.add(-1);
+  const std::lock_guard lock(mutex_);
+  ++finished_;
+  room_.notify_one();
+  if (stopping_) changed_.notify_all();
+  return true;
+}
+
+void Worker::answer(const std::string& reply, std::string_view body) {
+  // Not natsMsg_Ack: that needs the subscription, which may have been replaced, and would answer the older of two
+  // deliveries.
+  natsConnection_Publish(connection_.handles().consume, reply.c_str(), body.data(), static_cast<int>(body.size()));
+}
+
+// ---------------------------------------------------------------------------------------------------- holding
+
+bool Worker::until_available(const std::string& what, const std::function<void()>& work) {
+  milliseconds delay = options_.hold_first;
+  for (bool held = false;; held = true) {
+    try {
+      work();
+      if (held) release(what);
+      return true;
+    } catch (const Unavailable& error) {
+      errors_unavailable_.add();
+      hold(what, error.what());
+    } catch (const std::exception& error) {
+      // Only the worker's own errands (a dead letter, an entry) come here: the message is not to blame for them either.
+      errors_unavailable_.add();
+      hold(what, error.what());
+    }
+    std::unique_lock lock(mutex_);
+    if (changed_.wait_for(lock, jittered(delay), [&] { return stopping_; })) {
+      lock.unlock();
+      release(what);
+      return false;
+    }
+    delay = std::min(delay * 2, options_.hold_most);
+  }
+}
+
+void Worker::hold(const std::string& what, const std::string& reason) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto [at, is_new] = holds_.insert_or_assign(what, reason);
+    if (!is_new) return;
+  }
+  log_.warning("holding: something is away", {{"what", what}, {"reason", reason}});
+}
+
+void Worker::release(const std::string& what) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (holds_.erase(what) == 0) return;
+    if (holds_.empty()) {
+      work_.notify_all();
+      room_.notify_all();
+    }
+  }
+  log_.info("going on", {{"what", what}});
+}
+
+// ---------------------------------------------------------------------------------------------------- ticking
+
+void Worker::tick() {
+  const auto signal_every = std::max<milliseconds>(stage_.ack_wait / 3, milliseconds(10));
+  const auto pause = std::min<milliseconds>(signal_every / 2, milliseconds(50));
+  auto signal_due = Clock::now() + signal_every;
+  std::unique_lock lock(mutex_);
+  while (ticking_) {
+    changed_.wait_for(lock, pause, [&] { return !ticking_; });
+    if (!ticking_) break;
+    lock.unlock();
+    const bool connected = connection_.connected();
+    connected_.set(connected ? 1 : 0);
+    if (connected) {
+      release("nats");
+      publisher_.repeat_failed();
+    } else {
+      hold("nats", "NATS is away");
+    }
+    const std::string trouble = publisher_.trouble();
+    if (trouble.empty()) {
+      release("events");
+    } else {
+      hold("events", trouble);
+    }
+    if (Clock::now() >= signal_due) {
+      signal_due = Clock::now() + signal_every;
+      for (const std::string& reply : in_hand_.replies()) answer(reply, "+WPI");
+    }
+    check_deadlines();
+    lock.lock();
+  }
+}
+
+void Worker::check_deadlines() {
+  const auto now = Clock::now();
+  std::vector<std::shared_ptr<Call>> late;
+  std::shared_ptr<Call> deaf;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& call : calls_) {
+      if (now < call->deadline) continue;
+      if (call->reason == StopReason::kNone) late.push_back(call);
+      if (call->reason == StopReason::kDeadline && now >= call->deadline + options_.deadline_grace) {
+        deaf = call;
+        deaf->given_up = true;
+        break;
+      }
+    }
+  }
+  // Outside the lock: callbacks of the handler's stop token run in this thread.
+  for (const auto& call : late) {
+    StopReason none = StopReason::kNone;
+    if (call->reason.compare_exchange_strong(none, StopReason::kDeadline)) call->stop.request_stop();
+  }
+  if (deaf) give_up(deaf);
+}
+
+void Worker::give_up(const std::shared_ptr<Call>& call) {
+  const auto& delivery = call->delivery;
+  const std::string why =
+      "the handler did not return within " + timeout_text() + " and did not react to being told to stop";
+  log_.error(why + "; the process exits so that a new one can go on", {{"message_id", delivery->info.id}});
+  try {
+    settle(delivery, {Outcome::Kind::kRetry, {"TransientError", why}, delivery->info.workflow_id});
+  } catch (const std::exception& error) {
+    log_.error("its message is handed back", {{"reason", error.what()}});
+    nak(*delivery, milliseconds(0));
+  }
+  for (const auto& other : in_hand_.all()) nak(*other, milliseconds(0));
+  natsConnection_FlushTimeout(connection_.handles().consume, 2'000);
+  if (options_.give_up) options_.give_up();
+  ::_exit(kExitGaveUp);
+}
+
+void Worker::expire_groups() {
+  const auto every = std::clamp<milliseconds>(stage_.collect->expires / 10, milliseconds(50), milliseconds(60'000));
+  std::unique_lock lock(mutex_);
+  while (!changed_.wait_for(lock, jittered(every), [&] { return stopping_; })) {
+    lock.unlock();
+    try {
+      for (const auto& group : collector_->expire(dead_letters_)) {
+        log_.error("a group expired", {{"group", group.group}, {"reason", group.reason}});
+        buried_.add();
+        if (status_ && !group.workflow_id.empty()) {
+          status_->put(status_key(group.workflow_id, stage_, "collect:" + group.group),
+                       failed_status(stage_, group.reason));
+        }
+      }
+    } catch (const std::exception& error) {  // the next round tries again
+      log_.warning("expired groups could not be looked for", {{"reason", error.what()}});
+    }
+    lock.lock();
+  }
+}
+
+std::string Worker::timeout_text() const {
+  const auto ms = stage_.timeout.count();
+  if (ms % 60'000 == 0) return std::to_string(ms / 60'000) + "m";
+  if (ms % 1'000 == 0) return std::to_string(ms / 1'000) + "s";
+  return std::to_string(ms) + "ms";
+}
+
+}  // namespace pipegen::worker

@@ -1,0 +1,176 @@
+// The consumer loop of one stage in one process.
+//
+//   Worker worker(connection, stage, settings, metrics);
+//   worker.start();
+//   …
+//   worker.stop();
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "pipegen/admin.hpp"
+#include "pipegen/log.hpp"
+#include "pipegen/metrics.hpp"
+#include "pipegen/stage.hpp"
+#include "worker/collect.hpp"
+#include "worker/consumer.hpp"
+#include "worker/context.hpp"
+#include "worker/dead_letter.hpp"
+#include "worker/in_hand.hpp"
+#include "worker/outbox.hpp"
+
+namespace pipegen::worker {
+
+/// What every worker does the same; tests make it faster.
+struct WorkerOptions {
+  std::chrono::milliseconds grace_period{25'000};   // of stop()
+  std::chrono::milliseconds deadline_grace{5'000};  // a handler's, to react to its deadline
+  std::chrono::milliseconds hold_first{500};        // between tries while something is away: this …
+  std::chrono::milliseconds hold_most{10'000};      // … doubled up to this
+  std::size_t most_in_hand = 1'000;
+  std::size_t most_bytes_in_hand = 64u << 20;
+  PullConsumer::Options consumer{};
+  /// Called when a handler neither returned nor reacted to its deadline; must not return.
+  std::function<void()> give_up;
+};
+
+/// Threads: one fetches, `concurrency` run handlers, one ticks (in-progress signals, deadlines, failed publishes), one
+/// looks for expired groups if the stage collects. Acks are sent from whichever thread learns that the last event is
+/// stored.
+class Worker {
+ public:
+  Worker(nats::Connection& connection, Stage stage, Settings settings, Metrics& metrics, WorkerOptions options = {});
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  /// Creates or compares the durable consumer. Throws ConfigError, Unavailable.
+  void check();
+  /// check(), then begins to consume.
+  void start();
+  /// No more fetches; what has not begun is handed back; running handlers may finish, then are told to stop and handed
+  /// back. False when a handler did not even react to that: the process must exit then, the object cannot be destroyed.
+  bool stop();
+
+  Readiness readiness() const;
+  std::size_t in_hand() const { return in_hand_.size(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  enum class StopReason { kNone, kDeadline, kShutdown };
+  struct Call {
+    std::shared_ptr<Delivery> delivery;
+    Clock::time_point deadline;
+    std::stop_source stop{};
+    std::atomic<StopReason> reason{StopReason::kNone};
+    std::atomic<bool> given_up = false;
+  };
+  struct Outcome {
+    enum class Kind { kDone, kRetry, kDeadLetter, kHandBack } kind = Kind::kDone;
+    DeadLetterReason reason{};
+    std::string workflow_id{};
+  };
+
+  void fetch();
+  void accept(nats::Message message);
+
+  // handling
+  void handle_messages();
+  std::shared_ptr<Delivery> take(bool& alone);
+  void leave(bool alone);
+  void handle(const std::shared_ptr<Delivery>& delivery, bool alone);
+  Outcome call(const std::shared_ptr<Delivery>& delivery);
+  void settle(const std::shared_ptr<Delivery>& delivery, const Outcome& outcome);
+  void bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterReason& reason, const std::string& workflow_id);
+
+  // suspects: messages that were delivered so often that they may be what kills the process
+  std::optional<DeadLetterReason> begin_alone(const Delivery& delivery);
+  void end_alone(const Delivery& delivery);
+  KeyValue suspect_store();
+  std::string suspect_key(const Delivery& delivery) const;
+
+  // the ends of a message in hand
+  void ack(const Delivery& delivery);
+  void nak(const Delivery& delivery, std::chrono::milliseconds delay);
+  void term(const Delivery& delivery);
+  bool finish(const Delivery& delivery, std::string_view answer, bool done);
+  void answer(const std::string& reply, std::string_view body);
+
+  // holding: something is away
+  bool until_available(const std::string& what, const std::function<void()>& work);
+  void hold(const std::string& what, const std::string& reason);
+  void release(const std::string& what);
+
+  void tick();
+  void check_deadlines();
+  void give_up(const std::shared_ptr<Call>& call);
+  void expire_groups();
+  std::string timeout_text() const;
+
+  nats::Connection& connection_;
+  const Stage stage_;
+  const Settings settings_;
+  const WorkerOptions options_;
+  const std::size_t concurrency_;
+  Logger log_;
+  Stores stores_;
+  Publisher publisher_;
+  SentCounters sent_;
+  DeadLetters dead_letters_;
+  std::optional<Collector> collector_;
+  std::optional<KeyValue> status_;
+  PullConsumer consumer_;
+  InHand in_hand_;
+
+  Counter& consumed_;
+  Counter& acked_;
+  Counter& redelivered_;
+  Counter& buried_;
+  Counter& errors_permanent_;
+  Counter& errors_transient_;
+  Counter& errors_unavailable_;
+  Counter& errors_timeout_;
+  Histogram& duration_;
+  Histogram& lag_;
+  Gauge& in_flight_;
+  Gauge& connected_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable work_;     // for handler threads: something to do, or the end
+  std::condition_variable changed_;  // for everybody else
+  std::deque<std::shared_ptr<Delivery>> queue_;
+  std::deque<std::shared_ptr<Delivery>> suspects_;
+  std::vector<std::shared_ptr<Call>> calls_;
+  std::map<std::string, std::string> holds_;  // what waits -> why
+  std::string fetch_trouble_ = "not started";
+  std::size_t running_ = 0;
+  bool alone_ = false;
+  bool stopping_ = false;
+  bool cancelling_ = false;
+  bool ticking_ = false;
+  bool has_suspect_bucket_ = false;  // only one suspect runs at a time
+  std::size_t handlers_left_ = 0;
+  std::uint64_t finished_ = 0;    // messages that left the hand
+  std::condition_variable room_;  // for the fetching thread
+
+  std::vector<std::thread> handlers_;
+  std::thread fetcher_;
+  std::thread ticker_;
+  std::thread expirer_;
+};
+
+}  // namespace pipegen::worker
