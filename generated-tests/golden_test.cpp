@@ -32,7 +32,7 @@ Files generate(const fs::path& schema) {
   EXPECT_TRUE(loaded.pipeline) << format_text(loaded.diagnostics, loaded.texts);
   Files files;
   if (!loaded.pipeline) return files;
-  for (const PlannedFile& file : plan(*loaded.pipeline, {.what = Request::What::kAll, .existing_services = {}})) {
+  for (const PlannedFile& file : plan(*loaded.pipeline, {.what = Request::What::kAll, .existing_services = {}}).files) {
     files[file.path] = render(embedded_template, file.template_name, file.view);
   }
   return files;

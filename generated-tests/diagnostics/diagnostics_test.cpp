@@ -67,6 +67,7 @@ TEST_P(Diagnostics, AreAsExpected) {
     return;
   }
   EXPECT_EQ(actual, read(folder / "expected.txt"));
+  for (const auto& each : loaded.diagnostics) EXPECT_NE(each.hint, "") << each.code << ": " << each.message;
   const bool errors = std::ranges::any_of(
       loaded.diagnostics, [](const auto& each) { return each.severity == pipegen::gen::Severity::kError; });
   EXPECT_EQ(loaded.pipeline.has_value(), !errors);
@@ -99,6 +100,7 @@ TEST(DiagnosticCodes, EveryCodeIsShownByAGoldenCase) {
   std::set<std::string> missing;
   std::ranges::set_difference(codes_in(read(kRepository / "schemas" / "DIAGNOSTICS.md")), shown,
                               std::inserter(missing, missing.end()));
+  std::erase_if(missing, [](const std::string& code) { return code.starts_with("PG08"); });  // see cli_test.cpp
   EXPECT_EQ(missing, std::set<std::string>{});
 }
 

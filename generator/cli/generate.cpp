@@ -24,7 +24,7 @@ std::string_view service_of(std::string_view path) {
 /// What this pipeline has nothing for.
 std::optional<Diagnostic> nothing_to_generate(const Pipeline& pipeline, Request::What what) {
   const auto error = [&](std::string message, std::string hint) {
-    return Diagnostic{.code = "PG0801",
+    return Diagnostic{.code = std::string(code::kNothingToGenerate),
                       .severity = Severity::kError,
                       .span = {.file = pipeline.root_file},
                       .message = std::move(message),
@@ -46,26 +46,27 @@ WriteReport write_workspace(const Pipeline& pipeline, const GenerateOptions& opt
   const Lock lock(options.output);
   Request request{.what = options.what, .existing_services = {}};
   const bool all = options.what == Request::What::kAll;
-  if (!all) request.existing_services = existing_services(options.output);
-  const FileSet files = make_files(pipeline, request);
+  if (!all) request.existing_services = existing_services(options.output, pipeline.name);
+  const Output output = make_output(pipeline, request);
 
   std::set<std::string_view> services;
-  for (const auto& [path, file] : files) services.insert(service_of(path));
+  for (const auto& [path, file] : output.files) services.insert(service_of(path));
   services.insert("");  // the files of the workspace itself
-  return write(lock, files, {.force = options.force, .covers = [&](const std::string& path) {
-                               return all || services.contains(service_of(path));
-                             }});
+  return write(lock, output, {.force = options.force, .covers = [&](const std::string& path) {
+                                return all || services.contains(service_of(path));
+                              }});
 }
 
 }  // namespace
 
-FileSet make_files(const Pipeline& pipeline, const Request& request) {
-  FileSet files;
+Output make_output(const Pipeline& pipeline, const Request& request) {
+  Plan planned = plan(pipeline, request);
+  Output output{.pipeline = pipeline.name, .services = std::move(planned.services), .files = {}};
   const auto add = [&](std::string path, std::string content, Owner owner) {
-    const auto [file, is_new] = files.try_emplace(std::move(path), OutputFile{std::move(content), owner});
+    const auto [file, is_new] = output.files.try_emplace(std::move(path), OutputFile{std::move(content), owner});
     if (!is_new) throw std::logic_error("the plan has two files at " + file->first);
   };
-  for (const PlannedFile& file : plan(pipeline, request)) {
+  for (const PlannedFile& file : planned.files) {
     add(file.path,
         file.template_name.empty() ? file.view.at("text").get<std::string>()
                                    : render(embedded_template, file.template_name, file.view),
@@ -74,7 +75,7 @@ FileSet make_files(const Pipeline& pipeline, const Request& request) {
   for (const auto& [path, content] : embedded_runtime()) {
     add(std::string(kRuntimeFolder) + std::string(path), std::string(content), Owner::kPipegen);
   }
-  return files;
+  return output;
 }
 
 Loaded load_schema(const std::filesystem::path& schema) {
@@ -114,7 +115,7 @@ std::optional<WriteReport> generate(const GenerateOptions& options) {
   }
   if (!failure.empty() && options.diagnostics == DiagnosticsFormat::kJson) {
     Diagnostic& diagnostic = loaded.diagnostics.emplace_back();
-    diagnostic.code = "PG0802";
+    diagnostic.code = code::kWorkspace;
     diagnostic.span.file = options.output.generic_string();
     diagnostic.message = std::exchange(failure, "");
   }

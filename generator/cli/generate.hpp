@@ -29,8 +29,8 @@ struct GenerateOptions {
 /// afterwards; nothing is returned when one of them is at fault. Does not write to stdout.
 std::optional<WriteReport> generate(const GenerateOptions& options);
 
-/// The files of a workspace, in memory: what the plan says, rendered, and the runtime.
-FileSet make_files(const Pipeline& pipeline, const Request& request);
+/// A workspace in memory: what the plan says, rendered, and the runtime.
+Output make_output(const Pipeline& pipeline, const Request& request);
 
 /// load_pipeline() from the disk, with advice when the file itself is not there.
 Loaded load_schema(const std::filesystem::path& schema);

@@ -115,18 +115,19 @@ std::string extension_of(const UploadSpec& upload) {
 
 }  // namespace
 
-void plan_ingest(const Pipeline& pipeline, std::vector<PlannedFile>& files) {
+void plan_ingest(const Pipeline& pipeline, Plan& plan) {
   const Ingest& ingest = *pipeline.ingest;
   const Service service = ingest_service();
-  std::set<std::string> events, published, streams, buckets, filled, origin_files{ingest.origin.file};
+  std::set<std::string> events, published, filled, origin_files{ingest.origin.file};
+  Needs needs;
 
   json uploads = json::array();
   for (const UploadSpec& upload : ingest.uploads) {
     const Event& event = pipeline.events.at(upload.produces);
     events.insert(upload.produces);
     published.insert(upload.produces);
-    streams.insert(event.stream);
-    buckets.insert(upload.bucket);
+    needs.streams.insert(event.stream);
+    needs.buckets.insert(upload.bucket);
     mark_filled(pipeline, event.record, pipeline.workflow_id, 0, upload.key, filled);
     json view = {{"name", upload.name},
                  {"function", snake_case(upload.name) + "_event"},
@@ -151,8 +152,8 @@ void plan_ingest(const Pipeline& pipeline, std::vector<PlannedFile>& files) {
     if (upload.result) {
       const Event& result = pipeline.events.at(upload.result->event);
       events.insert(upload.result->event);
-      buckets.insert(pipeline.records.at(result.record).find(upload.result->object)->type.name);
-      streams.insert(result.stream);
+      needs.buckets.insert(pipeline.records.at(result.record).find(upload.result->object)->type.name);
+      needs.streams.insert(result.stream);
       view["result"] = {
           {"as", cpp_string(upload.result->as)},
           {"bucket", cpp_string(pipeline.records.at(result.record).find(upload.result->object)->type.name)},
@@ -170,7 +171,7 @@ void plan_ingest(const Pipeline& pipeline, std::vector<PlannedFile>& files) {
     const Event& event = pipeline.events.at(name);
     events.insert(name);
     published.insert(name);
-    streams.insert(event.stream);
+    needs.streams.insert(event.stream);
     mark_filled(pipeline, event.record, pipeline.workflow_id, 0, "", filled);
     json view = {{"event", name},
                  {"event_literal", cpp_string(name)},
@@ -208,7 +209,7 @@ void plan_ingest(const Pipeline& pipeline, std::vector<PlannedFile>& files) {
   const auto add = [&](const std::string& path, const std::string& name, const json& extra) {
     json view = base;
     view.update(extra);
-    files.push_back({path, name, Owner::kPipegen, std::move(view)});
+    plan.files.push_back({path, name, Owner::kPipegen, std::move(view)});
   };
   const std::string generated = service.name + "/generated/";
   const json types = types_view(pipeline, events, published, filled);
@@ -226,8 +227,8 @@ void plan_ingest(const Pipeline& pipeline, std::vector<PlannedFile>& files) {
        {"port", ingest.port},
        {"status_bucket", cpp_string(status_bucket(pipeline))},
        {"idempotency_bucket", cpp_string(pipeline.constant + "_IDEMPOTENCY")},
-       {"topology", topology_view(pipeline, streams, buckets, {}, true)}});
-  plan_service(pipeline, service, base, files);
+       {"topology", topology_view(pipeline, needs, true)}});
+  plan_service(pipeline, service, needs, base, plan);
 }
 
 }  // namespace pipegen::gen

@@ -1,6 +1,7 @@
 // Pipeline to list of files: what to make, of which template, owned by whom, with which view. Pure: no file system.
 #pragma once
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -22,14 +23,22 @@ struct PlannedFile {
   nlohmann::json view;
 };
 
+/// The services of a workspace, by folder name, each with what the files of the workspace itself say about it. Only
+/// plan/ looks inside; the manifest keeps it, so that a run whose schema does not reach a service still names it.
+using Services = std::map<std::string, nlohmann::json>;
+
 struct Request {
   enum class What { kWorkers, kIngestApi, kAll } what = What::kAll;
-  /// Services that the workspace has already, by folder name: they stay in its CMakeLists.txt and docker-compose.yml.
-  std::vector<std::string> existing_services;
+  /// Those that the workspace has already: they stay in its CMakeLists.txt and docker-compose.yml.
+  Services existing_services;
 };
 
-/// Sorted by path.
-std::vector<PlannedFile> plan(const Pipeline& pipeline, const Request& request);
+struct Plan {
+  std::vector<PlannedFile> files;  // sorted by path
+  Services services;               // that the workspace has afterwards
+};
+
+Plan plan(const Pipeline& pipeline, const Request& request);
 
 /// Mermaid text of the pipeline.
 std::string graph(const Pipeline& pipeline);

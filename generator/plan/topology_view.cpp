@@ -37,10 +37,9 @@ json plain_bucket(const std::string& name, std::chrono::milliseconds max_age) {
 
 }  // namespace
 
-json topology_view(const Pipeline& pipeline, const std::set<std::string>& streams, const std::set<std::string>& buckets,
-                   const std::set<std::string>& key_values, bool idempotency) {
+json topology_view(const Pipeline& pipeline, const Needs& needs, bool idempotency) {
   json stream_views = json::array();
-  for (const std::string& name : streams) {
+  for (const std::string& name : needs.streams) {
     const Stream& stream = pipeline.streams.at(name);
     json lines = json::array();
     lines.push_back(".name = " + setting_text("nats", stream.setting, stream.name));
@@ -68,9 +67,11 @@ json topology_view(const Pipeline& pipeline, const std::set<std::string>& stream
                             ".max_age = " + cpp_duration(std::chrono::hours(24 * 30))}}});
 
   json object_views = json::array();
-  for (const std::string& name : buckets) object_views.push_back({{"lines", bucket_lines(pipeline.buckets.at(name))}});
+  for (const std::string& name : needs.buckets) {
+    object_views.push_back({{"lines", bucket_lines(pipeline.buckets.at(name))}});
+  }
   json key_value_views = json::array();
-  for (const std::string& name : key_values) {
+  for (const std::string& name : needs.key_values) {
     key_value_views.push_back({{"lines", bucket_lines(pipeline.key_values.at(name))}});
   }
   if (const std::string status = status_bucket(pipeline); !status.empty()) {

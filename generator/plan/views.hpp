@@ -38,17 +38,21 @@ std::string dead_letter_stream(const Pipeline& pipeline);
 nlohmann::json types_view(const Pipeline& pipeline, const std::set<std::string>& events,
                           const std::set<std::string>& published, const std::set<std::string>& filled);
 
-/// Streams and buckets that a service needs: {streams, object_buckets, key_values}.
-nlohmann::json topology_view(const Pipeline& pipeline, const std::set<std::string>& streams,
-                             const std::set<std::string>& buckets, const std::set<std::string>& key_values,
-                             bool idempotency);
+/// Streams and buckets that a service needs, by name.
+struct Needs {
+  std::set<std::string> streams, buckets, key_values;
+};
+/// The same as {streams, object_buckets, key_values} of the service's topology.
+nlohmann::json topology_view(const Pipeline& pipeline, const Needs& needs, bool idempotency);
 
-void plan_worker(const Pipeline& pipeline, const Stage& stage, std::vector<PlannedFile>& files);
-void plan_ingest(const Pipeline& pipeline, std::vector<PlannedFile>& files);
-void plan_workspace(const Pipeline& pipeline, const std::vector<Service>& services, std::vector<PlannedFile>& files);
-/// Files that each kind of service has: CMakeLists.txt, Dockerfile, README.md.
-void plan_service(const Pipeline& pipeline, const Service& service, const nlohmann::json& base,
-                  std::vector<PlannedFile>& files);
+// Each adds its files, and to the plan's services what the files of the workspace have to say about it.
+void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan);
+void plan_ingest(const Pipeline& pipeline, Plan& plan);
+/// What every kind of service has: CMakeLists.txt, Dockerfile, README.md, its entry in the workspace.
+void plan_service(const Pipeline& pipeline, const Service& service, const Needs& needs, const nlohmann::json& base,
+                  Plan& plan);
+/// The files of the workspace itself, for the plan's services.
+void plan_workspace(const Pipeline& pipeline, Plan& plan);
 
 /// OpenAPI 3.1 of the ingestion API.
 std::string openapi(const Pipeline& pipeline);

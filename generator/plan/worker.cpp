@@ -231,24 +231,22 @@ json stage_view(const Pipeline& pipeline, const Stage& stage) {
 
 }  // namespace
 
-void plan_worker(const Pipeline& pipeline, const Stage& stage, std::vector<PlannedFile>& files) {
+void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
   const Service service = service_of(stage);
   const Action* action = find_action(stage.action);
   const Event& consumed = pipeline.events.at(stage.consumes);
 
   std::set<std::string> events{stage.consumes};
   std::set<std::string> published;
-  std::set<std::string> streams{consumed.stream};
+  Needs needs{.streams = {consumed.stream}, .buckets = {}, .key_values = {}};
   for (const ProducedEvent& produced : stage.produces) {
     events.insert(produced.event);
     published.insert(produced.event);
-    streams.insert(pipeline.events.at(produced.event).stream);
+    needs.streams.insert(pipeline.events.at(produced.event).stream);
   }
   json types = types_view(pipeline, events, published, {});
-  std::set<std::string> buckets;
-  for (const json& bucket : types["buckets"]) buckets.insert(bucket["name"].get<std::string>());
-  std::set<std::string> key_values;
-  if (stage.collect) key_values.insert(stage.collect->state);
+  for (const json& bucket : types["buckets"]) needs.buckets.insert(bucket["name"].get<std::string>());
+  if (stage.collect) needs.key_values.insert(stage.collect->state);
 
   std::string doc = stage.doc.empty() ? "Handles one " + stage.consumes + "." : stage.doc;
   json base = {{"service", service.name},
@@ -269,7 +267,7 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, std::vector<Plann
   const auto add = [&](const std::string& path, const std::string& name, Owner owner, const json& extra) {
     json view = base;
     view.update(extra);
-    files.push_back({path, name, owner, std::move(view)});
+    plan.files.push_back({path, name, owner, std::move(view)});
   };
 
   json with_types = types;
@@ -285,7 +283,7 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, std::vector<Plann
       {{"origin", origins({stage.origin.file})}});
   json stage_data = stage_view(pipeline, stage);
   stage_data["origin"] = origins(stage_files);
-  stage_data["topology"] = topology_view(pipeline, streams, buckets, key_values, false);
+  stage_data["topology"] = topology_view(pipeline, needs, false);
   add(generated + "stage.cpp", "worker/generated/stage.cpp", Owner::kPipegen, stage_data);
   add(generated + "main.cpp", "worker/generated/main.cpp", Owner::kPipegen, {{"origin", origins({stage.origin.file})}});
 
@@ -336,7 +334,7 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, std::vector<Plann
     add(folder + "src/handler.cpp", "worker/src/handler.cpp", Owner::kUser, handler);
     add(folder + "src/sources.cmake", "worker/src/sources.cmake", Owner::kUser, json::object());
   }
-  plan_service(pipeline, service, base, files);
+  plan_service(pipeline, service, needs, base, plan);
 }
 
 }  // namespace pipegen::gen

@@ -45,16 +45,19 @@ json package_list(const std::vector<std::string>& components, bool run) {
 
 json setting(const std::string& key, const std::string& value) { return {{"key", key}, {"value", value}}; }
 
-json nats_settings(const Pipeline& pipeline) {
-  json lines = json::array();
-  for (const auto& [name, stream] : pipeline.streams) lines.push_back(setting(stream.setting, toml_string(name)));
-  for (const auto& [name, stage] : pipeline.stages) {
-    lines.push_back(setting(stage.durable_setting, toml_string(stage.durable)));
+/// What a service calls things, by the keys of [nats].
+json nats_settings(const Pipeline& pipeline, const Needs& needs) {
+  json names = json::object();
+  for (const std::string& name : needs.streams) {
+    const Stream& stream = pipeline.streams.at(name);
+    names[stream.setting] = name;
+    for (const std::string& event : stream.events) {
+      names[pipeline.events.at(event).setting] = pipeline.events.at(event).subject;
+    }
   }
-  for (const auto& [name, event] : pipeline.events) lines.push_back(setting(event.setting, toml_string(event.subject)));
-  for (const auto& [name, bucket] : pipeline.buckets) lines.push_back(setting(bucket.setting, toml_string(name)));
-  for (const auto& [name, bucket] : pipeline.key_values) lines.push_back(setting(bucket.setting, toml_string(name)));
-  return lines;
+  for (const std::string& name : needs.buckets) names[pipeline.buckets.at(name).setting] = name;
+  for (const std::string& name : needs.key_values) names[pipeline.key_values.at(name).setting] = name;
+  return names;
 }
 
 json stage_settings(const Stage& stage) {
@@ -109,7 +112,7 @@ std::string status_bucket(const Pipeline& pipeline) {
 
 std::string dead_letter_stream(const Pipeline& pipeline) { return pipeline.constant + "_DLQ"; }
 
-void plan_service(const Pipeline& pipeline, const Service& service, const json& base, std::vector<PlannedFile>& files) {
+void plan_service(const Pipeline& pipeline, const Service& service, const Needs& needs, const json& base, Plan& plan) {
   json view = base;
   view["build_packages"] = package_list(service.components, false);
   view["run_packages"] = package_list(service.components, true);
@@ -119,38 +122,55 @@ void plan_service(const Pipeline& pipeline, const Service& service, const json& 
   for (const auto& [file, name] :
        {std::pair{"CMakeLists.txt", "service/CMakeLists.txt"}, std::pair{"Dockerfile", "service/Dockerfile"},
         std::pair{"README.md", "service/README.md"}}) {
-    files.push_back({service.name + "/" + file, name, Owner::kPipegen, view});
+    plan.files.push_back({service.name + "/" + file, name, Owner::kPipegen, view});
   }
+
+  json entry = {{"components", service.components},
+                {"section", service.section},
+                {"nats_settings", nats_settings(pipeline, needs)}};
+  if (service.is_api) {
+    entry["port"] = pipeline.ingest->port;
+  } else {
+    const Stage& stage = pipeline.stages.at(service.name);
+    entry["nats_settings"][stage.durable_setting] = stage.durable;
+    entry["settings"] = stage_settings(stage);
+  }
+  plan.services[service.name] = std::move(entry);
 }
 
-void plan_workspace(const Pipeline& pipeline, const std::vector<Service>& services, std::vector<PlannedFile>& files) {
+void plan_workspace(const Pipeline& pipeline, Plan& plan) {
   json service_views = json::array();
-  for (const Service& service : services) {
-    std::string components;
-    for (const std::string& component : service.components) components += (components.empty() ? "" : " ") + component;
-    service_views.push_back({{"name", service.name},
-                             {"variable", service.cpp_name},
-                             {"section", service.section},
-                             {"environment", upper_case(service.section)},
-                             {"components", components},
-                             {"is_api", service.is_api}});
-  }
   json sections = json::array();
-  for (const auto& [name, stage] : pipeline.stages) {
-    sections.push_back({{"name", stage.section}, {"settings", stage_settings(stage)}});
+  std::map<std::string, std::string> nats_settings;
+  int api_port = 0;
+  for (const auto& [name, entry] : plan.services) {
+    std::string components;
+    for (const json& component : entry.at("components")) {
+      components += (components.empty() ? "" : " ") + component.get<std::string>();
+    }
+    const auto section = entry.at("section").get<std::string>();
+    const bool is_api = entry.contains("port");
+    service_views.push_back(
+        {{"name", name}, {"environment", upper_case(section)}, {"components", components}, {"is_api", is_api}});
+    if (is_api) {
+      api_port = entry.at("port").get<int>();
+    } else {
+      sections.push_back({{"name", section}, {"settings", entry.at("settings")}});
+    }
+    for (const auto& [key, value] : entry.at("nats_settings").items()) {
+      nats_settings[key] = toml_string(value.get<std::string>());
+    }
   }
-  json view = {{"pipeline", pipeline.name},
-               {"project", pipeline.cpp_name},
-               {"schema", pipeline.root_file},
-               {"services", service_views},
-               {"nats_settings", nats_settings(pipeline)},
-               {"sections", sections},
-               {"has_api", pipeline.ingest.has_value()},
-               {"port", pipeline.ingest ? pipeline.ingest->port : 0}};
+  json nats_lines = json::array();
+  for (const auto& [key, value] : nats_settings) nats_lines.push_back(setting(key, value));
+  const json view = {{"pipeline", pipeline.name},    {"project", pipeline.cpp_name},
+                     {"schema", pipeline.root_file}, {"services", service_views},
+                     {"nats_settings", nats_lines},  {"sections", sections},
+                     {"has_api", api_port > 0},      {"port", api_port}};
   const auto add = [&](const std::string& path, Owner owner) {
     // Templates of dot files are named without the dot, so that no tool takes them for its own.
     const std::string name = path.starts_with('.') ? path.substr(1) : path;
-    files.push_back({path, "workspace/" + name, owner, view});
+    plan.files.push_back({path, "workspace/" + name, owner, view});
   };
   add("CMakeLists.txt", Owner::kPipegen);
   add("project.toml", Owner::kShared);

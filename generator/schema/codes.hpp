@@ -78,4 +78,8 @@ inline constexpr std::string_view kWorkflowId = "PG0607";
 inline constexpr std::string_view kUpload = "PG0701";
 inline constexpr std::string_view kRoute = "PG0702";
 
+// The output.
+inline constexpr std::string_view kNothingToGenerate = "PG0801";
+inline constexpr std::string_view kWorkspace = "PG0802";
+
 }  // namespace pipegen::gen::code

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <tuple>
+#include <utility>
+
+#include "schema/codes.hpp"
 
 namespace pipegen::gen {
 
@@ -33,18 +36,90 @@ std::string folded(std::string_view text) {
   return out;
 }
 
+/// What to do about a code, for the places that know nothing better.
+constexpr std::pair<std::string_view, std::string_view> kUsualHints[] = {
+    {code::kUnreadable, "correct the name, or the permissions of the file"},
+    {code::kNotText, "save the file as UTF-8"},
+    {code::kSyntax, "look here and at the lines before: brackets, quotes and indentation have to match"},
+    {code::kDuplicateKey, "remove one of the two, or rename it"},
+    {code::kTooLarge, "split it up: 'import' brings files together, and a record under 'types' can be used by name"},
+    {code::kNotInLanguage, "write plain maps, lists and values: 'key: value'"},
+    {code::kHeader, "begin the file with 'pipegen: v1'"},
+    {code::kShape, "a map is 'name: value', a list is '[a, b]', a single value stands alone"},
+    {code::kUnknownKey, "remove it: schemas/LANGUAGE.md lists the keys"},
+    {code::kMissingKey, "add it"},
+    {code::kNoValue, "give it a value, or remove the key"},
+    {code::kNotSupported, "leave it out for now"},
+    {code::kImport, "write a path relative to this file, such as 'events.yaml'"},
+    {code::kValue, "correct the value, or remove the key where it has a default"},
+    {code::kBadName, "choose a name of that form"},
+    {code::kDuplicate, "remove one of the two, or rename it"},
+    {code::kUnknownName, "declare it, or import the file that does"},
+    {code::kClash, "rename one of the two"},
+    {code::kReserved, "choose another name"},
+    {code::kNoPipeline, "add 'pipeline: name' to the root file, or import the file that has it"},
+    {code::kUnused, "remove it"},
+    {code::kSettingClash, "rename one of the two"},
+    {code::kType, "see 'Types and fields' in schemas/LANGUAGE.md for how types are written"},
+    {code::kOptionalItem, "remove the '?' inside; to make the whole field optional, put it after the '>'"},
+    {code::kConstraintType, "remove it, or change the type of the field"},
+    {code::kConstraintValue, "change the limit, or the type of the field"},
+    {code::kDefault, "change the default, or the type and the limits of the field"},
+    {code::kPattern, "write a POSIX extended regular expression: '[0-9]' for a digit, '[a-z]+' for letters"},
+    {code::kContainsItself, "make it a list or map of the record, which may be empty"},
+    {code::kJsonName, "give one of them another name with 'json:'"},
+    {code::kFresh, "change the type of the field, or remove 'fresh'"},
+    {code::kSubject, "write names with dots between: 'orders.created'"},
+    {code::kPlaceholder, "use a required field that is a string, uuid, whole number or enum"},
+    {code::kParameter, "name a field of the event's record"},
+    {code::kSubjectOverlap, "change one of the two subjects"},
+    {code::kStreamOptions, "change one of the two options"},
+    {code::kEventShape, "give 'fields', or the name of a record under 'types' as 'record'"},
+    {code::kUnknownAction, "use a built-in action, or 'custom'"},
+    {code::kUnknownParameter, "remove it: schemas/LANGUAGE.md lists the parameters of each action"},
+    {code::kMissingParameter, "add it under 'with'"},
+    {code::kMisfit, "give a value or a field of that type"},
+    {code::kNoSource, "give it a value under 'set'"},
+    {code::kUnknownField, "add it to the event, or name a field that is there"},
+    {code::kExpression, "write a field path, a \"{field}\" interpolation in quotes, or a literal"},
+    {code::kKeyTemplate, "name fields of the produced or the consumed event: \"{workflow_id}/{page}.png\""},
+    {code::kCollect, "name fields of the consumed event that have such a type"},
+    {code::kProduces, "write one event, 'Event?' for one or none, 'list<Event>' for any number"},
+    {code::kNotForCustom, "remove it: the handler in C++ does that"},
+    {code::kTwoSources, "remove one of the two"},
+    {code::kNotConsumed, "fine when another program does"},
+    {code::kNotProduced, "fine when another program does"},
+    {code::kPilesUp, "give the stream another 'retention', or add a stage"},
+    {code::kSameDurable, "give one of them another 'consumer'"},
+    {code::kTwoConsumers, "give the stream 'retention: interest' or 'limits'"},
+    {code::kCycle, "let one of the stages produce another event"},
+    {code::kWorkflowId, "add the field, or name another as 'workflow_id'"},
+    {code::kUpload, "change the upload, or the fields of its event"},
+    {code::kRoute, "choose another path"},
+};
+
+std::string usual_hint(std::string_view code) {
+  const auto found = std::ranges::find(kUsualHints, code, &std::pair<std::string_view, std::string_view>::first);
+  return found == std::end(kUsualHints) ? "" : std::string(found->second);
+}
+
 auto order(const Diagnostic& d) { return std::tie(d.span.file, d.span.line, d.span.column, d.code, d.message); }
 
 }  // namespace
 
 Diagnostic& Report::error(std::string_view code, const Span& span, std::string message, std::string hint) {
   ++errors_;
-  all_.push_back({std::string(code), Severity::kError, span, std::move(message), std::move(hint), {}});
-  return all_.back();
+  return add(Severity::kError, code, span, std::move(message), std::move(hint));
 }
 
 Diagnostic& Report::warning(std::string_view code, const Span& span, std::string message, std::string hint) {
-  all_.push_back({std::string(code), Severity::kWarning, span, std::move(message), std::move(hint), {}});
+  return add(Severity::kWarning, code, span, std::move(message), std::move(hint));
+}
+
+Diagnostic& Report::add(Severity severity, std::string_view code, const Span& span, std::string message,
+                        std::string hint) {
+  if (hint.empty()) hint = usual_hint(code);
+  all_.push_back({std::string(code), severity, span, std::move(message), std::move(hint), {}});
   return all_.back();
 }
 

@@ -12,7 +12,8 @@ namespace pipegen::gen {
 
 class Report {
  public:
-  /// The reference stays valid, so that notes can be added to it.
+  /// Without a hint, the diagnostic gets the usual one of its code. The reference stays valid, so that notes can be
+  /// added to it.
   Diagnostic& error(std::string_view code, const Span& span, std::string message, std::string hint = {});
   Diagnostic& warning(std::string_view code, const Span& span, std::string message, std::string hint = {});
 
@@ -25,6 +26,8 @@ class Report {
   std::vector<Diagnostic> sorted() const;
 
  private:
+  Diagnostic& add(Severity severity, std::string_view code, const Span& span, std::string message, std::string hint);
+
   std::deque<Diagnostic> all_;
   std::size_t errors_ = 0;
 };

@@ -165,6 +165,34 @@ TEST_F(CommandLine, each_command_adds_to_the_workspace_and_all_of_them_make_what
   EXPECT_EQ(snapshot("services"), snapshot("all"));
 }
 
+TEST_F(CommandLine, a_schema_that_does_not_reach_a_service_leaves_it_in_the_workspace) {
+  put("events.yaml", std::string(kEvents) + "pipeline: demo\nworkflow_id: job_id\n");
+  put("pipeline.yaml", std::string(kPipeline).substr(0, std::string("pipegen: v1\n").size()) +
+                           std::string(kPipeline).substr(std::string(kPipeline).find("import:")));
+  ASSERT_EQ(pipegen({"generate-all", "--output", "all"}).code, 0);
+  for (const char* schema : {"speaker.yaml", "listener.yaml"}) {  // neither imports the other
+    const Outcome outcome = pipegen({"generate-worker", "--schema", schema});
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+  }
+  for (const char* file : {"CMakeLists.txt", "docker-compose.yml"}) {
+    const std::string text = read("services/" + std::string(file));
+    EXPECT_NE(text.find("speaker"), std::string::npos) << file;
+    EXPECT_NE(text.find("listener"), std::string::npos) << file;
+  }
+  EXPECT_NE(read("services/project.toml").find("[speaker_service]"), std::string::npos);
+  ASSERT_EQ(pipegen({"generate-ingest-api"}).code, 0);
+  for (const char* file : {"project.toml", ".pipegen/manifest.json"}) {
+    EXPECT_EQ(read("services/" + std::string(file)).size(), read("all/" + std::string(file)).size()) << file;
+  }
+
+  put("other.yaml", "pipegen: v1\npipeline: other\n" + std::string(kEvents).substr(12) +
+                        "stages:\n  another: {consumes: TextReady, uses: custom}\n");
+  const Outcome other = pipegen({"generate-worker", "--schema", "other.yaml"});
+  EXPECT_EQ(other.code, 1);
+  EXPECT_NE(other.err.find("holds the services of pipeline 'demo'"), std::string::npos) << other.err;
+  EXPECT_FALSE(fs::exists("services/another"));
+}
+
 TEST_F(CommandLine, a_service_that_left_the_schema_goes_but_its_handler_stays) {
   ASSERT_EQ(pipegen({"generate-all"}).code, 0);
   put("listener.yaml", "pipegen: v1\nimport: events.yaml\nstages:\n  hearer: {consumes: SoundReady, uses: custom}\n");
@@ -273,18 +301,6 @@ TEST_F(CommandLine, help_and_version_are_no_errors) {
 TEST_F(CommandLine, paths_with_spaces_are_quoted_for_the_shell) {
   const Outcome outcome = pipegen({"generate-all", "--output", "my services"});
   EXPECT_NE(outcome.out.find("cmake -S 'my services' -B 'my services/build'"), std::string::npos) << outcome.out;
-}
-
-TEST_F(CommandLine, a_run_takes_milliseconds) {
-  const auto timed = [] {
-    const auto start = std::chrono::steady_clock::now();
-    EXPECT_EQ(pipegen({"generate-all"}).code, 0);
-    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  };
-  RecordProperty("new_ms", std::to_string(timed()));
-  const double again = std::min({timed(), timed(), timed()});
-  RecordProperty("again_ms", std::to_string(again));
-  RecordProperty("milliseconds", static_cast<int>(again));
 }
 
 }  // namespace

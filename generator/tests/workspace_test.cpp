@@ -65,6 +65,12 @@ class Workspace : public testing::Test {
     fs::remove_all(folder_);
   }
 
+  template <typename Place>
+  WriteReport write(const Place& place, const FileSet& files, const WriteOptions& options,
+                    const Services& services = {}) {
+    return gen::write(place, Output{.pipeline = "demo", .services = services, .files = files}, options);
+  }
+
   std::string error_of(const FileSet& files, const WriteOptions& options = kEverything) {
     try {
       write(root_, files, options);
@@ -235,16 +241,25 @@ TEST_F(Workspace, files_that_the_run_does_not_cover_stay) {
   const WriteReport report =
       write(root_, other, {.covers = [](const std::string& path) { return path.starts_with("ocr/"); }});
   EXPECT_TRUE(report.removed.empty() && report.orphaned.empty());
-  EXPECT_EQ(existing_services(root_), (Paths{"ocr", "tts"}));
+  EXPECT_TRUE(fs::exists(root_ / "tts/CMakeLists.txt"));
 }
 
-TEST_F(Workspace, services_are_the_folders_with_a_build_file_but_not_the_runtime) {
-  EXPECT_TRUE(existing_services(root_).empty());
-  FileSet files = kFiles;
-  files["pipegen-runtime/CMakeLists.txt"].content = "runtime";
-  files["docs/api.md"].content = "text";
-  write(root_, files, kEverything);
-  EXPECT_EQ(existing_services(root_), Paths{"tts"});
+TEST_F(Workspace, services_are_remembered_as_they_were_written) {
+  EXPECT_TRUE(existing_services(root_, "demo").empty());
+  const Services services{{"tts", {{"components", {"core", "nats"}}, {"section", "tts_service"}}}};
+  write(root_, kFiles, kEverything, services);
+  EXPECT_EQ(existing_services(root_, "demo"), services);
+}
+
+TEST_F(Workspace, services_of_another_pipeline_are_not_mixed_with_ours) {
+  write(root_, kFiles, kEverything, {{"tts", {}}});
+  try {
+    existing_services(root_, "other");
+    FAIL() << "it gave them";
+  } catch (const WorkspaceError& error) {
+    EXPECT_NE(std::string(error.what()).find("services of pipeline 'demo', and this is 'other'"), std::string::npos)
+        << error.what();
+  }
 }
 
 TEST_F(Workspace, links_that_lead_out_of_it_are_refused) {
@@ -316,14 +331,13 @@ TEST_F(Workspace, runs_at_the_same_time_do_not_lose_each_others_files) {
         const std::string service = "s" + std::to_string(run);
         for (int round = 0; round < 5; ++round) {
           const Lock lock(root_);
-          Paths services = existing_services(root_);
-          if (round == 0) services.push_back(service);
+          Services services = existing_services(root_, "demo");
+          services[service] = {};
           std::string text;
-          std::sort(services.begin(), services.end());
-          for (const std::string& name : services) text += name + "\n";
+          for (const auto& [name, entry] : services) text += name + "\n";
           write(lock,
                 {{"CMakeLists.txt", {text, Owner::kPipegen}}, {service + "/CMakeLists.txt", {"x", Owner::kPipegen}}},
-                {});
+                {}, services);
         }
         status = 0;
       } catch (const std::exception& error) {
@@ -339,7 +353,7 @@ TEST_F(Workspace, runs_at_the_same_time_do_not_lose_each_others_files) {
     EXPECT_EQ(status, 0);
   }
   EXPECT_EQ(read(root_ / "CMakeLists.txt"), "s0\ns1\ns2\ns3\ns4\ns5\ns6\ns7\n");
-  EXPECT_EQ(existing_services(root_).size(), static_cast<std::size_t>(kRuns));
+  EXPECT_EQ(existing_services(root_, "demo").size(), static_cast<std::size_t>(kRuns));
   EXPECT_FALSE(fs::exists(root_ / ".pipegen/lock"));
 }
 
@@ -502,21 +516,6 @@ TEST_F(Workspace, reading_commands_touch_nothing_when_nothing_is_left_over) {
 TEST_F(Workspace, a_failed_first_write_leaves_no_folder_behind) {
   EXPECT_NE(error_of({{"../x", {"x", Owner::kPipegen}}}), "no error");
   EXPECT_FALSE(fs::exists(root_));
-}
-
-TEST_F(Workspace, writing_and_rewriting_a_hundred_and_twenty_files_is_quick) {
-  FileSet files;
-  for (int i = 0; i < 120; ++i)
-    files["service-" + std::to_string(i % 10) + "/file-" + std::to_string(i)].content = std::string(5000, 'x');
-  const auto timed = [&] {
-    const auto start = std::chrono::steady_clock::now();
-    write(root_, files, kEverything);
-    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  };
-  RecordProperty("new_ms", std::to_string(timed()));
-  const double again = std::min({timed(), timed(), timed()});
-  RecordProperty("again_ms", std::to_string(again));
-  RecordProperty("milliseconds", static_cast<int>(again));
 }
 
 }  // namespace

@@ -35,8 +35,15 @@ json parse_format(const std::string& text, const std::filesystem::path& path) {
 }  // namespace
 
 std::string Manifest::text() const {
-  std::string result = "{\n  \"pipegen\": " + std::to_string(kFormat) + ",\n  \"files\": {";
+  std::string result = "{\n  \"pipegen\": " + std::to_string(kFormat) + ",\n  \"pipeline\": " + quoted(pipeline) +
+                       ",\n  \"services\": {";
   const char* separator = "\n";
+  for (const auto& [name, entry] : services) {
+    result += separator + ("    " + quoted(name)) + ": " + entry.dump();
+    separator = ",\n";
+  }
+  result += "\n  },\n  \"files\": {";
+  separator = "\n";
   for (const auto& [path, entry] : files) {
     result += separator;
     result += "    " + quoted(path) + ": {\"owner\": \"" + kOwners[static_cast<std::size_t>(entry.owner)] +
@@ -50,6 +57,8 @@ Manifest Manifest::parse(const std::string& text, const std::filesystem::path& p
   Manifest manifest;
   try {
     const json document = parse_format(text, path);
+    manifest.pipeline = document.at("pipeline").get<std::string>();
+    for (const auto& [name, entry] : document.at("services").items()) manifest.services[name] = entry;
     for (const auto& [name, entry] : document.at("files").items()) {
       manifest.files[name] = {.owner = owner_of(entry.at("owner").get<std::string>()),
                               .sha256 = entry.at("sha256").get<std::string>()};

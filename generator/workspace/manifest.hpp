@@ -16,9 +16,11 @@ struct ManifestEntry {
 };
 
 struct Manifest {
+  std::string pipeline;  // whose services these are
+  Services services;
   std::map<std::string, ManifestEntry> files;  // by path in the workspace
 
-  /// Sorted, one file a line, without a date: the same files give the same bytes.
+  /// Sorted, one service or file a line, without a date: the same files give the same bytes.
   std::string text() const;
   /// Throws WorkspaceError, which says what to do, when it is not one of ours; `path` is for the message.
   static Manifest parse(const std::string& text, const std::filesystem::path& path);

@@ -210,14 +210,16 @@ class Write {
   Write(const fs::path& root, const WriteOptions& options)
       : root_(root), places_(root), options_(options), folders_(root), old_manifest_(read_manifest(root)) {}
 
-  WriteReport run(const FileSet& files) {
-    for (const auto& [path, file] : files) {
+  WriteReport run(const Output& output) {
+    manifest_.pipeline = output.pipeline;
+    manifest_.services = output.services;
+    for (const auto& [path, file] : output.files) {
       check_path(path);
       folders_.check(path);
       decide(path, file);
     }
     for (const auto& [path, entry] : old_manifest_.files) {
-      if (!files.contains(path)) drop(path, entry);
+      if (!output.files.contains(path)) drop(path, entry);
     }
     refuse_edited();
     commit();
@@ -434,24 +436,21 @@ void Lock::release() noexcept {
 // ---- the functions
 // -----------------------------------------------------------------------------------------------------------
 
-WriteReport write(const Lock& lock, const FileSet& files, const WriteOptions& options) {
-  return said_as_workspace_error([&] { return Write(lock.root(), options).run(files); });
+WriteReport write(const Lock& lock, const Output& output, const WriteOptions& options) {
+  return said_as_workspace_error([&] { return Write(lock.root(), options).run(output); });
 }
 
-WriteReport write(const fs::path& root, const FileSet& files, const WriteOptions& options) {
-  return write(Lock(root), files, options);
+WriteReport write(const fs::path& root, const Output& output, const WriteOptions& options) {
+  return write(Lock(root), output, options);
 }
 
-std::vector<std::string> existing_services(const fs::path& root) {
-  const Manifest manifest = read_manifest(root);
-  std::vector<std::string> services;
-  for (const auto& [path, entry] : manifest.files) {
-    const std::size_t slash = path.find('/');
-    if (slash == std::string::npos || path.substr(slash) != "/CMakeLists.txt") continue;
-    if (const std::string folder = path.substr(0, slash); folder != "pipegen-runtime") services.push_back(folder);
+Services existing_services(const fs::path& root, const std::string& pipeline) {
+  Manifest manifest = read_manifest(root);
+  if (!manifest.services.empty() && manifest.pipeline != pipeline) {
+    throw WorkspaceError(root.string() + " holds the services of pipeline '" + manifest.pipeline + "', and this is '" +
+                         pipeline + "': choose another --output, or use generate-all, which replaces them");
   }
-  std::ranges::sort(services);
-  return services;
+  return std::move(manifest.services);
 }
 
 void recover(const fs::path& root) {

@@ -1,11 +1,9 @@
 // The only step that touches the output: manifest, ownership, the write that is all or nothing.
 //
 //   const Lock lock("services");  // one run at a time; finishes what an interrupted one left
-//   const auto services = existing_services("services");
+//   const Services services = existing_services("services", "pdf-to-audio");
 //   … plan, render …
-//   const WriteReport report = write(lock, files, {.covers = [](const std::string& path) { return
-//   path.starts_with("tts/");
-//   }});
+//   const WriteReport report = write(lock, output, {.covers = [](const std::string& path) { return is_ours(path); }});
 #pragma once
 
 #include <chrono>
@@ -26,6 +24,13 @@ struct OutputFile {
   Owner owner = Owner::kPipegen;
 };
 using FileSet = std::map<std::string, OutputFile>;  // by path in the workspace, '/' between parts
+
+/// What a workspace is to hold.
+struct Output {
+  std::string pipeline;
+  Services services;
+  FileSet files;
+};
 
 struct WriteOptions {
   bool force = false;  // take back generated files that somebody edited
@@ -75,16 +80,18 @@ class Lock {
 /// finishes (or throws away) what an interrupted one left. Files whose content would not change are not touched. A
 /// WorkspaceError leaves the workspace as it was, except when it says that the next run finishes the write.
 ///
-///   kPipegen  rewritten; when its content is neither what the manifest says nor the new one: WorkspaceError unless
-///   `force` kUser     written when it is not there (so one that its owner deleted comes back), else kept kShared
-///   rewritten while its content is what the manifest says, else kept
-WriteReport write(const Lock& lock, const FileSet& files, const WriteOptions& options);
+/// - kPipegen: rewritten; when its content is neither what the manifest says nor the new one, a WorkspaceError, unless
+///   with `force`.
+/// - kUser: written when it is not there (so one that its owner deleted comes back), else kept.
+/// - kShared: rewritten while its content is what the manifest says, else kept.
+WriteReport write(const Lock& lock, const Output& output, const WriteOptions& options);
 
 /// The same under a lock of its own.
-WriteReport write(const std::filesystem::path& root, const FileSet& files, const WriteOptions& options);
+WriteReport write(const std::filesystem::path& root, const Output& output, const WriteOptions& options);
 
-/// Services (folder names, sorted) that the manifest of this workspace knows; empty when there is no workspace.
-std::vector<std::string> existing_services(const std::filesystem::path& root);
+/// The services of this workspace; none when there is no workspace. Throws a WorkspaceError when they are another
+/// pipeline's.
+Services existing_services(const std::filesystem::path& root, const std::string& pipeline);
 
 /// Finishes or throws away what an interrupted run left; for commands that only read. Nothing to do: touches nothing.
 void recover(const std::filesystem::path& root);
