@@ -62,18 +62,16 @@ WriteReport write_workspace(const Pipeline& pipeline, const GenerateOptions& opt
 Output make_output(const Pipeline& pipeline, const Request& request) {
   Plan planned = plan(pipeline, request);
   Output output{.pipeline = pipeline.name, .services = std::move(planned.services), .files = {}};
-  const auto add = [&](std::string path, std::string content, Owner owner) {
-    const auto [file, is_new] = output.files.try_emplace(std::move(path), OutputFile{std::move(content), owner});
-    if (!is_new) throw std::logic_error("the plan has two files at " + file->first);
+  const auto add = [&](std::string path, OutputFile file) {
+    const auto [at, is_new] = output.files.try_emplace(std::move(path), std::move(file));
+    if (!is_new) throw std::logic_error("the plan has two files at " + at->first);
   };
   for (const PlannedFile& file : planned.files) {
-    add(file.path,
-        file.template_name.empty() ? file.view.at("text").get<std::string>()
-                                   : render(embedded_template, file.template_name, file.view),
-        file.owner);
+    add(file.path, {.content = render(embedded_template, file.template_name, file.view), .owner = file.owner});
   }
-  for (const auto& [path, content] : embedded_runtime()) {
-    add(std::string(kRuntimeFolder) + std::string(path), std::string(content), Owner::kPipegen);
+  for (const auto& [path, file] : embedded_runtime()) {
+    add(std::string(kRuntimeFolder) + std::string(path),
+        {.content = std::string(file.content), .owner = Owner::kPipegen, .sha256 = std::string(file.sha256)});
   }
   return output;
 }

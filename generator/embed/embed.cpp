@@ -10,6 +10,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "workspace/sha256.hpp"
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -50,7 +52,7 @@ void write_table(std::ostream& out, const char* name, const Files& files) {
   out << "constexpr std::array<File, " << files.size() << "> " << name << "{{\n";
   for (const auto& [path, content] : files) {
     out << "    {std::string_view(" << literals(path) << ", " << path.size() << "),\n     std::string_view("
-        << literals(content) << ", " << content.size() << ")},\n";
+        << literals(content) << ", " << content.size() << "),\n     \"" << pipegen::gen::sha256(content) << "\"},\n";
   }
   out << "}};\n";
 }
@@ -81,7 +83,7 @@ void run(int argc, char** argv) {
   std::ofstream out(argv[1], std::ios::binary);
   out << "// Made by pipegen_embed from templates/ and runtime/.\n"
          "#include <algorithm>\n#include <array>\n\n#include \"embed/embedded.hpp\"\n\n"
-         "namespace pipegen::gen {\nnamespace {\n\nstruct File {\n  std::string_view name, content;\n};\n\n";
+         "namespace pipegen::gen {\nnamespace {\n\nstruct File {\n  std::string_view name, content, sha256;\n};\n\n";
   write_table(out, "kTemplates", templates);
   out << '\n';
   write_table(out, "kRuntime", runtime);
@@ -92,10 +94,12 @@ void run(int argc, char** argv) {
          "  if (found == kTemplates.end() || found->name != name) return std::nullopt;\n"
          "  return found->content;\n"
          "}\n\n"
-         "const std::map<std::string_view, std::string_view>& embedded_runtime() {\n"
+         "const std::map<std::string_view, EmbeddedFile>& embedded_runtime() {\n"
          "  static const auto kFiles = [] {\n"
-         "    std::map<std::string_view, std::string_view> files;\n"
-         "    for (const File& file : kRuntime) files.emplace_hint(files.end(), file.name, file.content);\n"
+         "    std::map<std::string_view, EmbeddedFile> files;\n"
+         "    for (const File& file : kRuntime) {\n"
+         "      files.emplace_hint(files.end(), file.name, EmbeddedFile{file.content, file.sha256});\n"
+         "    }\n"
          "    return files;\n"
          "  }();\n"
          "  return kFiles;\n"

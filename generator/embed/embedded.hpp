@@ -11,7 +11,12 @@ namespace pipegen::gen {
 /// none.
 std::optional<std::string_view> embedded_template(std::string_view name);
 
+struct EmbeddedFile {
+  std::string_view content;
+  std::string_view sha256;  // in hexadecimal digits
+};
+
 /// Every file of the runtime (not its tests) by its path in runtime/: "core/CMakeLists.txt".
-const std::map<std::string_view, std::string_view>& embedded_runtime();
+const std::map<std::string_view, EmbeddedFile>& embedded_runtime();
 
 }  // namespace pipegen::gen

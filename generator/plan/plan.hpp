@@ -18,7 +18,7 @@ enum class Owner {
 
 struct PlannedFile {
   std::string path;           // in the workspace: "tts/generated/main.cpp"
-  std::string template_name;  // in templates/: "worker/main.cpp"; or "" when `view` holds the content as "text"
+  std::string template_name;  // in templates/: "worker/main.cpp"
   Owner owner = Owner::kPipegen;
   nlohmann::json view;
 };

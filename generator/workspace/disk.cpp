@@ -1,11 +1,8 @@
 #include "workspace/disk.hpp"
 
 #include <fcntl.h>
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -65,9 +62,9 @@ std::optional<std::string> read(const std::filesystem::path& path) {
     const ssize_t got = ::read(file.fd(), content.data() + size, content.size() - size);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail("read", path, errno);
-    if (got == 0) break;
     size += static_cast<std::size_t>(got);
-    if (size == content.size()) content.resize(2 * size);
+    if (size < content.size()) break;
+    content.resize(2 * size);
   }
   content.resize(size);
   return content;
@@ -127,27 +124,6 @@ bool remove_directory(const std::filesystem::path& path) {
   if (::rmdir(path.c_str()) == 0) return true;
   if (errno == ENOTEMPTY || errno == EEXIST || errno == ENOENT || errno == ENOTDIR || errno == EBUSY) return false;
   fail("remove", path, errno);
-}
-
-std::string sha256(std::string_view content) {
-  // Without its configuration file libcrypto is ready in a fraction of the time.
-  static const EVP_MD* const kDigest = [] {
-    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr);
-    return EVP_MD_fetch(nullptr, "SHA256", nullptr);
-  }();
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned size = 0;
-  if (kDigest == nullptr || EVP_Digest(content.data(), content.size(), digest.data(), &size, kDigest, nullptr) != 1) {
-    throw WorkspaceError("OpenSSL cannot compute SHA-256");
-  }
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string result;
-  result.reserve(2 * size);
-  for (unsigned i = 0; i < size; ++i) {
-    result += kDigits[digest[i] >> 4];
-    result += kDigits[digest[i] & 0xF];
-  }
-  return result;
 }
 
 }  // namespace pipegen::gen::disk

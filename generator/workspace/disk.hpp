@@ -34,7 +34,4 @@ void move(const std::filesystem::path& from, const std::filesystem::path& to);
 void remove(const std::filesystem::path& path);            // fine when it is not there
 bool remove_directory(const std::filesystem::path& path);  // false when it is not empty or not there
 
-/// SHA-256 as 64 hexadecimal digits.
-std::string sha256(std::string_view content);
-
 }  // namespace pipegen::gen::disk

@@ -12,6 +12,7 @@
 
 #include "workspace/disk.hpp"
 #include "workspace/manifest.hpp"
+#include "workspace/sha256.hpp"
 
 namespace pipegen::gen {
 namespace {
@@ -122,7 +123,7 @@ Manifest read_manifest(const fs::path& root) {
 
 std::string digest_of_file(const fs::path& path) {
   const auto content = disk::read(path);
-  return content ? disk::sha256(*content) : "";
+  return content ? sha256(*content) : "";
 }
 
 // ---- apply: staged files to their places
@@ -232,7 +233,7 @@ class Write {
     const auto about = disk::status(full);
     const auto found = old_manifest_.files.find(path);
     const std::string written = found == old_manifest_.files.end() ? "" : found->second.sha256;  // by an earlier run
-    const std::string digest = disk::sha256(file.content);
+    const std::string digest = file.sha256.empty() ? sha256(file.content) : file.sha256;
 
     if (!about) return put(path, file, digest, "", 0);
     if (S_ISDIR(about->st_mode)) {
@@ -248,7 +249,7 @@ class Write {
       manifest_.files[path] = {.owner = file.owner, .sha256 = digest};
       return;
     }
-    const std::string now = disk::sha256(content);
+    const std::string now = sha256(content);
     const bool edited = now != written;
     if (edited && file.owner == Owner::kShared) return keep(path, file.owner, written);
     if (edited && !options_.force) (found == old_manifest_.files.end() ? foreign_ : edited_).push_back(path);

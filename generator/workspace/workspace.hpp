@@ -22,6 +22,7 @@ namespace pipegen::gen {
 struct OutputFile {
   std::string content;
   Owner owner = Owner::kPipegen;
+  std::string sha256{};  // of the content, where it is known beforehand
 };
 using FileSet = std::map<std::string, OutputFile>;  // by path in the workspace, '/' between parts
 
