@@ -262,6 +262,21 @@ TEST(CustomStage, AHandlerOfTheUsersRunsAndSurvivesAChangeOfTheSchema) {
   EXPECT_EQ(up.stop(SIGTERM), 0);
 }
 
+TEST(CustomStage, StagesComeAndGoInABuildFolderThatIsThere) {
+  const std::filesystem::path schema = kFolder / "growing-schema" / "pipeline.yaml";
+  const std::filesystem::path workspace = kFolder / "growing";
+  std::filesystem::remove_all(workspace);
+  const std::string original = read_file(kThumbnails / "pipeline.yaml");
+  const std::string larger =
+      replaced(original, "stages:\n", "stages:\n  audit: {consumes: ThumbnailCreatedEvent, uses: custom}\n");
+  for (const std::string& text : {original, larger, original}) {
+    write_file(schema, text);
+    Up up(schema, workspace);
+    EXPECT_EQ(std::filesystem::exists(workspace / "audit" / "generated"), text == larger);
+    EXPECT_EQ(up.stop(SIGTERM), 0);
+  }
+}
+
 TEST(Up, AServiceThatDoesNotCompileIsShownWithTheCompilersOwnWords) {
   const std::filesystem::path schema = kThumbnails / "pipeline.yaml";
   const std::filesystem::path workspace = kFolder / "broken";

@@ -86,6 +86,18 @@ json stage_settings(const Stage& stage) {
   return lines;
 }
 
+/// The environment variables that a stage takes its secrets from.
+json stage_secrets(const Stage& stage) {
+  json names = json::array();
+  const Action* action = find_action(stage.action);
+  if (action == nullptr) return names;
+  for (const ActionParameter& parameter : action->parameters) {
+    if (parameter.role != ActionParameter::Role::kSecret) continue;
+    names.push_back(upper_case(stage.section + "_" + std::string(parameter.name)));
+  }
+  return names;
+}
+
 }  // namespace
 
 Service service_of(const Stage& stage) {
@@ -134,6 +146,7 @@ void plan_service(const Pipeline& pipeline, const Service& service, const Needs&
     const Stage& stage = pipeline.stages.at(service.name);
     entry["nats_settings"][stage.durable_setting] = stage.durable;
     entry["settings"] = stage_settings(stage);
+    entry["secrets"] = stage_secrets(stage);
   }
   plan.services[service.name] = std::move(entry);
 }
@@ -141,6 +154,7 @@ void plan_service(const Pipeline& pipeline, const Service& service, const Needs&
 void plan_workspace(const Pipeline& pipeline, Plan& plan) {
   json service_views = json::array();
   json sections = json::array();
+  json secrets = json::array();
   std::map<std::string, std::string> nats_settings;
   int api_port = 0;
   for (const auto& [name, entry] : plan.services) {
@@ -150,8 +164,13 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
     }
     const auto section = entry.at("section").get<std::string>();
     const bool is_api = entry.contains("port");
-    service_views.push_back(
-        {{"name", name}, {"environment", upper_case(section)}, {"components", components}, {"is_api", is_api}});
+    const json own_secrets = is_api ? json::array() : entry.at("secrets");
+    secrets.insert(secrets.end(), own_secrets.begin(), own_secrets.end());
+    service_views.push_back({{"name", name},
+                             {"environment", upper_case(section)},
+                             {"components", components},
+                             {"secrets", own_secrets},
+                             {"is_api", is_api}});
     if (is_api) {
       api_port = entry.at("port").get<int>();
     } else {
@@ -163,10 +182,9 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
   }
   json nats_lines = json::array();
   for (const auto& [key, value] : nats_settings) nats_lines.push_back(setting(key, value));
-  const json view = {{"pipeline", pipeline.name},    {"project", pipeline.cpp_name},
-                     {"schema", pipeline.root_file}, {"services", service_views},
-                     {"nats_settings", nats_lines},  {"sections", sections},
-                     {"has_api", api_port > 0},      {"port", api_port}};
+  const json view = {{"pipeline", pipeline.name}, {"project", pipeline.cpp_name}, {"schema", pipeline.root_file},
+                     {"services", service_views}, {"secrets", secrets},           {"nats_settings", nats_lines},
+                     {"sections", sections},      {"has_api", api_port > 0},      {"port", api_port}};
   const auto add = [&](const std::string& path, Owner owner) {
     // Templates of dot files are named without the dot, so that no tool takes them for its own.
     const std::string name = path.starts_with('.') ? path.substr(1) : path;
