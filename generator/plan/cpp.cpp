@@ -191,21 +191,22 @@ std::string cpp_literal(const Pipeline& pipeline, const Literal& literal, const 
 
 std::string path_expression(const Pipeline& pipeline, const std::string& record, const std::string& variable,
                             const std::vector<std::string>& names) {
-  std::string condition;
   std::string path = variable;
+  std::string members;  // behind an optional record
   const Record* at = record_of(pipeline, record);
-  bool through_optional = false;
+  bool behind_optional = false;
   for (std::size_t i = 0; i < names.size() && at != nullptr; ++i) {
     const Field* field = at->find(names[i]);
     if (field == nullptr) break;
-    path += (through_optional ? "->" : ".") + field->cpp_name;
-    const bool last = i + 1 == names.size();
-    through_optional = field->optional;
-    if (field->optional && !last) condition += (condition.empty() ? "" : " && ") + path;
+    if (behind_optional) {
+      members += ", &" + at->name + "::" + field->cpp_name;
+    } else {
+      path += "." + field->cpp_name;
+    }
+    behind_optional = behind_optional || field->optional;
     at = field->type.kind == TypeKind::kRecord ? record_of(pipeline, field->type.name) : nullptr;
   }
-  if (condition.empty()) return path;
-  return condition + " ? std::optional(" + path + ") : std::nullopt";
+  return members.empty() ? path : "pipegen::reach(" + path + members + ")";
 }
 
 std::string interpolation(const Pipeline& pipeline, const std::vector<Expression::Part>& parts,

@@ -25,7 +25,7 @@ std::string read_expression(const Pipeline& pipeline, const Field& field, const 
 std::string cpp_literal(const Pipeline& pipeline, const Literal& literal, const Type& type);
 
 /// `event.header.workflow_id`; with optional steps, an expression that is an optional:
-/// `event.augmentation ? std::optional(event.augmentation->commentary) : std::nullopt`.
+/// `pipegen::reach(event.augmentation, &Augmentation::commentary)`.
 std::string path_expression(const Pipeline& pipeline, const std::string& record, const std::string& variable,
                             const std::vector<std::string>& names);
 

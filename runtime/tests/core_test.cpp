@@ -414,6 +414,26 @@ TEST(Types, DecimalsCompareByValue) {
   }
 }
 
+TEST(Reach, GivesAMemberBehindOptionalRecordsOrNothing) {
+  struct Leaf {
+    int number = 7;
+    std::optional<std::string> text{};
+  };
+  struct Branch {
+    std::optional<Leaf> maybe{};
+    Leaf sure{};
+  };
+  std::optional<Branch> tree;
+  EXPECT_EQ(reach(tree, &Branch::sure, &Leaf::number), std::nullopt);
+  tree.emplace();
+  EXPECT_EQ(reach(tree, &Branch::sure, &Leaf::number), 7);
+  EXPECT_EQ(reach(tree, &Branch::maybe, &Leaf::number), std::nullopt);
+  tree->maybe = Leaf{.number = 8, .text = "eight"};
+  EXPECT_EQ(reach(tree, &Branch::maybe, &Leaf::number), 8);
+  EXPECT_EQ(reach(tree, &Branch::maybe, &Leaf::text), "eight");
+  EXPECT_EQ(reach(tree, &Branch::sure, &Leaf::text), std::nullopt);
+}
+
 TEST(Types, TextsAreJoined) {
   const std::optional<std::string> absent;
   EXPECT_EQ(concat("a/", std::string("b"), '/' == '/', std::int32_t{7}, std::int64_t{-8}, 0.5, absent,

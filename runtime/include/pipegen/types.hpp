@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 namespace pipegen {
@@ -111,6 +112,23 @@ template <typename T>
 std::optional<std::string> optional_text(const std::optional<T>& value) {
   if (!value) return std::nullopt;
   return to_text(*value);
+}
+
+/// A member of a member of a record, as an optional: without a value when an optional on the way has none.
+///
+///   reach(event.augmentation, &Augmentation::summary, &Summary::placement)
+template <typename T, typename Record, typename Member, typename... More>
+auto reach(const T& from, Member Record::*member, More... more) {
+  if constexpr (std::is_same_v<T, Record>) {
+    if constexpr (sizeof...(more) > 0) {
+      return reach(from.*member, more...);
+    } else {
+      return std::optional(from.*member);  // of an optional: the same
+    }
+  } else {  // an optional record
+    using Result = decltype(reach(*from, member, more...));
+    return from ? reach(*from, member, more...) : Result();
+  }
 }
 
 template <typename... Parts>
