@@ -273,6 +273,8 @@ TEST(CustomStage, StagesComeAndGoInABuildFolderThatIsThere) {
     write_file(schema, text);
     Up up(schema, workspace);
     EXPECT_EQ(std::filesystem::exists(workspace / "audit" / "generated"), text == larger);
+    EXPECT_EQ(read_file(workspace / "build" / "build.ninja").find("pipegen_ocr"), std::string::npos)
+        << "the runtime is configured with more than the services need";
     EXPECT_EQ(up.stop(SIGTERM), 0);
   }
 }

@@ -46,7 +46,8 @@ WriteReport write_workspace(const Pipeline& pipeline, const GenerateOptions& opt
   const Lock lock(options.output);
   Request request{.what = options.what, .existing_services = {}};
   const bool all = options.what == Request::What::kAll;
-  if (!all) request.existing_services = existing_services(options.output, pipeline.name);
+  if (!all || !options.force) request.existing_services = existing_services(options.output, pipeline.name);
+  if (all) request.existing_services.clear();
   const Output output = make_output(pipeline, request);
 
   std::set<std::string_view> services;

@@ -1,5 +1,5 @@
 #include "cli/commands.hpp"
-#include "plan/views.hpp"
+#include "plan/plan.hpp"
 
 namespace pipegen::gen {
 

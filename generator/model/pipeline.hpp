@@ -13,7 +13,7 @@
 
 namespace pipegen::gen {
 
-/// The schema file (its name relative to the root schema's folder, '/' between parts) that declares a thing.
+/// The schema file that declares a thing, as seen from the folder of the one that says `pipeline:`, '/' between parts.
 struct Origin {
   std::string file;
 };
@@ -74,7 +74,7 @@ struct Field {
 struct Record {
   std::string name;  // "EventHeader"
   std::string doc;
-  std::vector<Field> fields;
+  std::vector<Field> fields;  // by name
   Origin origin;
 
   const Field* find(const std::string& field_name) const {
@@ -237,13 +237,14 @@ struct Ingest {
   Origin origin;
 };
 
-/// Every container is sorted by name, so that the order of keys in the schema changes nothing; fields keep their order.
+/// Every container is sorted by name, fields too, so that the order of keys in the schema changes nothing.
 struct Pipeline {
   std::string name;                       // "pdf-to-audio"
   std::string cpp_name;                   // "pdf_to_audio"
   std::string constant;                   // "PDF_TO_AUDIO"
   std::vector<std::string> workflow_id;   // path, {"header", "workflow_id"}; empty when there is none
   std::string root_file;                  // file name of the schema that generation started from
+  Origin origin;                          // of `pipeline:`
   std::map<std::string, Record> records;  // of `types:`, and one for each event with `fields:`
   std::map<std::string, Enum> enums;
   std::map<std::string, Stream> streams;

@@ -23,6 +23,18 @@ struct PlannedFile {
   nlohmann::json view;
 };
 
+/// A folder of the workspace with one program in it.
+struct Service {
+  std::string name;                     // folder and program: "tts", "ingest-api"
+  std::string cpp_name;                 // namespace
+  std::string section;                  // of project.toml
+  std::vector<std::string> components;  // of the runtime
+  bool is_api = false;
+};
+
+/// Every service that the pipeline has, sorted by name.
+std::vector<Service> services_of(const Pipeline& pipeline);
+
 /// The services of a workspace, by folder name, each with what the files of the workspace itself say about it. Only
 /// plan/ looks inside; the manifest keeps it, so that a run whose schema does not reach a service still names it.
 using Services = std::map<std::string, nlohmann::json>;

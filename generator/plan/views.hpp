@@ -11,22 +11,11 @@
 
 namespace pipegen::gen {
 
-/// A folder of the workspace with one program in it.
-struct Service {
-  std::string name;      // folder and program: "tts", "ingest-api"
-  std::string cpp_name;  // namespace
-  std::string section;
-  std::vector<std::string> components;  // of the runtime
-  bool is_api = false;
-};
-
 inline constexpr const char* kIngestService = "ingest-api";
 inline constexpr const char* kIngestSection = "ingest_api";
 
 Service service_of(const Stage& stage);
 Service ingest_service();
-/// Every service that the pipeline has, sorted by name.
-std::vector<Service> services_of(const Pipeline& pipeline);
 
 /// "PDF_TO_AUDIO_STATUS"; empty when the pipeline has no workflows that somebody could ask about.
 std::string status_bucket(const Pipeline& pipeline);

@@ -182,7 +182,7 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
   }
   json nats_lines = json::array();
   for (const auto& [key, value] : nats_settings) nats_lines.push_back(setting(key, value));
-  const json view = {{"pipeline", pipeline.name}, {"project", pipeline.cpp_name}, {"schema", pipeline.root_file},
+  const json view = {{"pipeline", pipeline.name}, {"project", pipeline.cpp_name}, {"schema", pipeline.origin.file},
                      {"services", service_views}, {"secrets", secrets},           {"nats_settings", nats_lines},
                      {"sections", sections},      {"has_api", api_port > 0},      {"port", api_port}};
   const auto add = [&](const std::string& path, Owner owner) {

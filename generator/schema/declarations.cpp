@@ -43,6 +43,11 @@ class Reader {
   Declarations run() {
     read(root_, nullptr);
     for (const auto& file : out_.files) declare(*file);
+    // Wherever generation starts from, a file is called the same.
+    if (!out_.files.empty()) {
+      const SourceFile& center = out_.pipeline.file != nullptr ? *out_.pipeline.file : *out_.files.front();
+      for (const auto& file : out_.files) file->origin = relative(file->path, center.path);
+    }
     return std::move(out_);
   }
 
@@ -72,7 +77,7 @@ class Reader {
     if (text->starts_with("\xEF\xBB\xBF")) text->erase(0, 3);
     auto file = std::make_unique<SourceFile>();
     file->name = name;
-    file->origin = from == nullptr ? path.filename().generic_string() : origin_of(normal);
+    file->path = normal;
     const std::string& kept = texts_.insert_or_assign(name, std::move(*text)).first->second;
     if (!parse_syntax(kept, name, report_, file->root)) {
       out_.complete = false;
@@ -84,11 +89,16 @@ class Reader {
     }
   }
 
-  std::string origin_of(const fs::path& normal) const {
-    const fs::path folder = root_.lexically_normal().parent_path();
-    if (folder.empty()) return normal.generic_string();
-    const fs::path relative = normal.lexically_relative(folder);
-    return relative.empty() ? normal.generic_string() : relative.generic_string();
+  /// `file` as seen from the folder of `center`.
+  std::string relative(const fs::path& file, const fs::path& center) const {
+    const auto seen_from = [](const fs::path& path, const fs::path& folder) {
+      return folder.empty() ? path : path.lexically_relative(folder);
+    };
+    fs::path result = seen_from(file, center.parent_path());
+    if (result.empty()) {  // "tts.yaml" from "..": only the whole paths tell
+      result = seen_from(files_.identity(file), fs::path(files_.identity(center)).parent_path());
+    }
+    return result.empty() ? file.generic_string() : result.generic_string();
   }
 
   void read_imports(const Node& imports, const fs::path& importer) {

@@ -14,8 +14,9 @@
 namespace pipegen::gen {
 
 struct SourceFile {
-  std::string name;    // as spans show it
-  std::string origin;  // relative to the root's folder
+  std::string name;            // as spans show it
+  std::filesystem::path path;  // normal
+  std::string origin;          // relative to the folder of the file that says `pipeline:`
   Node root;
 };
 

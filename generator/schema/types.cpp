@@ -742,6 +742,7 @@ void resolve_header(Resolution& r) {
                      "small letters, digits and '-', the first a letter: pdf-to-audio");
     } else {
       r.pipeline.name = *name;
+      r.pipeline.origin = {all.pipeline.file->origin};
       r.pipeline.cpp_name = cpp_namespace_name(*name);
       r.pipeline.constant = *name;
       for (char& c : r.pipeline.constant)
@@ -778,6 +779,7 @@ void resolve_fields(Resolution& r, const Node& fields, Record& record) {
     record.fields.push_back(std::move(field));
   }
   check_field_names(r, record);
+  std::ranges::sort(record.fields, {}, &Field::name);
 }
 
 void resolve_types(Resolution& r) {

@@ -146,8 +146,8 @@ TEST(Schema, StagesOfTheRootFileAreKnown) {
   const Pipeline from_stage = clean(load(example(), "stages/tts.yaml"));
   EXPECT_EQ(from_stage.root_stages, std::vector<std::string>{"time"});
   EXPECT_EQ(from_stage.root_file, "tts.yaml");
-  EXPECT_EQ(from_stage.stages.at("time").origin.file, "tts.yaml");
-  EXPECT_EQ(from_stage.events.at("FinalEvent").origin.file, "../events.yaml");
+  EXPECT_EQ(from_stage.stages.at("time").origin.file, "stages/tts.yaml") << "as seen from the pipeline's file";
+  EXPECT_EQ(from_stage.events.at("FinalEvent").origin.file, "events.yaml");
 }
 
 TEST(Schema, FieldsKnowTheirNamesTypesAndConstraints) {
@@ -213,27 +213,27 @@ TEST(Schema, EveryFieldOfAProducedEventHasItsSourceInOrder) {
   const ProducedEvent& produced = pipeline.stages.at("time").produces.at(0);
   std::vector<std::pair<std::string, Kind>> sources;
   for (const FieldSource& source : produced.sources) sources.emplace_back(source.field, source.kind);
-  EXPECT_EQ(sources, (std::vector<std::pair<std::string, Kind>>{{"header", Kind::kCopied},
-                                                                {"audio_key", Kind::kKey},
-                                                                {"page_number", Kind::kCopied},
-                                                                {"total_pages", Kind::kCopied},
+  EXPECT_EQ(sources, (std::vector<std::pair<std::string, Kind>>{{"audio_key", Kind::kKey},
+                                                                {"header", Kind::kCopied},
                                                                 {"label", Kind::kSet},
                                                                 {"note", Kind::kAbsent},
+                                                                {"number", Kind::kSet},
+                                                                {"page_number", Kind::kCopied},
                                                                 {"retries", Kind::kSet},
-                                                                {"number", Kind::kSet}}));
-  const FieldSource& key = produced.sources.at(1);
+                                                                {"total_pages", Kind::kCopied}}));
+  const FieldSource& key = produced.sources.at(0);
   ASSERT_EQ(key.expression.parts.size(), 4u);
   EXPECT_EQ(key.expression.parts[0].kind, Expression::Part::Kind::kProduced);
   EXPECT_EQ(key.expression.parts[2].path.names, std::vector<std::string>{"number"});
   EXPECT_EQ(key.expression.parts[3].text, ".pcm");
-  const FieldSource& label = produced.sources.at(4);
+  const FieldSource& label = produced.sources.at(2);
   EXPECT_EQ(label.expression.parts[1].kind, Expression::Part::Kind::kConsumed);
   EXPECT_EQ(label.expression.parts[2].text, " of {all}");
   EXPECT_EQ(produced.sources.at(6).expression.literal.text, "3");
 
   const ProducedEvent& joined = pipeline.stages.at("join").produces.at(0);
-  EXPECT_EQ(joined.sources.at(1).kind, Kind::kKey);
-  EXPECT_TRUE(joined.sources.at(1).expression.parts.empty()) << "no template: the default key";
+  EXPECT_EQ(joined.sources.at(0).kind, Kind::kKey);
+  EXPECT_TRUE(joined.sources.at(0).expression.parts.empty()) << "no template: the default key";
 }
 
 TEST(Schema, ArgumentsAreBoundByTheirRole) {

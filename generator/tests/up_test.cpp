@@ -372,5 +372,18 @@ TEST(NatsServer, APortThatIsTakenIsAnErrorWithTheServersOwnWords) {
   }
 }
 
+TEST(NatsServer, AFolderThatAnotherOneUsesIsAnError) {
+  Folder folder;
+  Screen screen;
+  NatsServer first(folder / "nats", 0, screen.console);
+  try {
+    NatsServer second(folder / "nats", 0, screen.console);
+    FAIL() << "it started";
+  } catch (const UpError& error) {
+    EXPECT_NE(std::string(error.what()).find("another pipegen up keeps its data in"), std::string::npos)
+        << error.what();
+  }
+}
+
 }  // namespace
 }  // namespace pipegen::gen

@@ -1,5 +1,9 @@
 #include "up/nats_server.hpp"
 
+#include <sys/file.h>
+
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -29,20 +33,28 @@ NatsServer::NatsServer(const std::filesystem::path& folder, int port, Console& c
   std::error_code error;
   std::filesystem::create_directories(folder_, error);
   if (error) throw UpError("cannot make the folder " + folder_.string() + ": " + error.message());
+  // Two servers would write to the same files.
+  const std::filesystem::path lock = folder_ / "lock";
+  lock_.reset(std::fopen(lock.c_str(), "ae"));
+  if (!lock_) throw UpError("cannot write " + lock.string() + ": " + std::strerror(errno));
+  if (::flock(::fileno(lock_.get()), LOCK_EX | LOCK_NB) != 0) {
+    throw UpError("another pipegen up keeps its data in " + folder_.parent_path().string() +
+                  ": stop it, or choose another --data");
+  }
   start();
 }
 
+std::filesystem::path NatsServer::program() {
+  if (auto found = find_program("nats-server")) return *found;
+  throw UpError(
+      "nats-server is not installed: `sudo apt-get install nats-server`, or give the address of a running server "
+      "with --nats-url");
+}
+
 void NatsServer::start() {
-  const auto program = find_program("nats-server");
-  if (!program) {
-    throw UpError(
-        "nats-server is not installed: `sudo apt-get install nats-server`, or give the address of a running server "
-        "with "
-        "--nats-url");
-  }
   const std::filesystem::path log = folder_ / "nats-server.log";
   child_ = std::make_unique<Child>(ChildOptions{
-      .arguments = {program->string(), "-js", "-a", "127.0.0.1", "-p", std::to_string(port_ == 0 ? -1 : port_), "-sd",
+      .arguments = {program().string(), "-js", "-a", "127.0.0.1", "-p", std::to_string(port_ == 0 ? -1 : port_), "-sd",
                     folder_.string(), "--ports_file_dir", folder_.string()},
       .log = log});
   const std::filesystem::path ports = folder_ / ("nats-server_" + std::to_string(child_->pid()) + ".ports");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -15,8 +16,11 @@ namespace pipegen::gen {
 class NatsServer {
  public:
   /// Starts it and waits until it listens. Port 0 takes a free one. Throws UpError with the reason: the program is
-  /// missing, the port is taken, the folder cannot be written.
+  /// missing, the port is taken, the folder cannot be written or is another server's.
   NatsServer(const std::filesystem::path& folder, int port, Console& console);
+
+  /// Where nats-server is. Throws UpError when it is not installed.
+  static std::filesystem::path program();
 
   const std::string& url() const noexcept { return url_; }
   /// Starts it again, on the same port with the same data, if it has died. Call it now and then.
@@ -26,7 +30,12 @@ class NatsServer {
  private:
   void start();
 
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+
   std::filesystem::path folder_;
+  std::unique_ptr<std::FILE, Close> lock_;
   int port_;
   Console& console_;
   std::string url_;

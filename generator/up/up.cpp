@@ -107,6 +107,7 @@ void print_ready(const std::optional<int>& api_port, const std::string& nats_url
 
 int build_and_run(const UpOptions& options, const std::vector<UpService>& services, Console& console) {
   Signals signals;
+  if (!options.nats_url) NatsServer::program();  // before the build, which may take minutes
   if (!build_workspace(options.output, console, signals)) return signals.stop_requests() > 0 ? 0 : 1;
 
   // Destroyed in the opposite order: the services, then nats-server, then its data.

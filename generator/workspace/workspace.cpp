@@ -449,8 +449,11 @@ Services existing_services(const fs::path& root, const std::string& pipeline) {
   Manifest manifest = read_manifest(root);
   if (!manifest.services.empty() && manifest.pipeline != pipeline) {
     throw WorkspaceError(root.string() + " holds the services of pipeline '" + manifest.pipeline + "', and this is '" +
-                         pipeline + "': choose another --output, or use generate-all, which replaces them");
+                         pipeline + "': choose another --output, or use generate-all --force, which replaces them");
   }
+  // Somebody may have taken a folder away.
+  std::erase_if(manifest.services,
+                [&](const auto& service) { return !disk::status(root / service.first / "CMakeLists.txt"); });
   return std::move(manifest.services);
 }
 

@@ -90,8 +90,8 @@ WriteReport write(const Lock& lock, const Output& output, const WriteOptions& op
 /// The same under a lock of its own.
 WriteReport write(const std::filesystem::path& root, const Output& output, const WriteOptions& options);
 
-/// The services of this workspace; none when there is no workspace. Throws a WorkspaceError when they are another
-/// pipeline's.
+/// The services of this workspace that have a build file; none when there is no workspace. Throws a WorkspaceError when
+/// they are another pipeline's.
 Services existing_services(const std::filesystem::path& root, const std::string& pipeline);
 
 /// Finishes or throws away what an interrupted run left; for commands that only read. Nothing to do: touches nothing.

@@ -173,20 +173,20 @@ const std::string_view kOpenApi = R"openapi({
       "Size": {
         "type": "object",
         "properties": {
-          "width": {
+          "height": {
             "type": "integer",
             "format": "int32",
             "minimum": 1
           },
-          "height": {
+          "width": {
             "type": "integer",
             "format": "int32",
             "minimum": 1
           }
         },
         "required": [
-          "width",
-          "height"
+          "height",
+          "width"
         ]
       }
     }

@@ -5,17 +5,17 @@ namespace thumbnail {
 
 Size read_size(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"width"},
       {"height"},
+      {"width"},
   };
   Size out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.width = in.int32({.min = 1});
+        out.height = in.int32({.min = 1});
         break;
       case 1:
-        out.height = in.int32({.min = 1});
+        out.width = in.int32({.min = 1});
         break;
     }
   }
@@ -24,8 +24,8 @@ Size read_size(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const Size& value) {
   out.begin_object();
-  out.field("width", value.width);
   out.field("height", value.height);
+  out.field("width", value.width);
   out.end_object();
 }
 

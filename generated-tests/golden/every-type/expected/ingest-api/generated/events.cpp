@@ -17,6 +17,42 @@ std::string to_text(Color value) { return std::string(kColorNames[static_cast<st
 
 void write(pipegen::json::Writer& out, Color value) { out.value(kColorNames[static_cast<std::size_t>(value)]); }
 
+Inner read_inner(pipegen::json::Reader& in) {
+  static constexpr pipegen::json::Field kFields[] = {
+      {"class"},
+      {"default", pipegen::json::kOptional},
+      {"new", pipegen::json::kOptional},
+      {"order"},
+  };
+  Inner out;
+  for (pipegen::json::Object fields(in, kFields); fields.next();) {
+    switch (fields.index()) {
+      case 0:
+        out.class_ = in.int32();
+        break;
+      case 1:
+        out.default_ = in.string({.max_length = 40});
+        break;
+      case 2:
+        out.new_ = in.string();
+        break;
+      case 3:
+        out.order = in.float64({.min = 0.5, .max = 99});
+        break;
+    }
+  }
+  return out;
+}
+
+void write(pipegen::json::Writer& out, const Inner& value) {
+  out.begin_object();
+  out.field("class", value.class_);
+  out.field("default", value.default_);
+  out.field("new", value.new_);
+  out.field("order", value.order);
+  out.end_object();
+}
+
 Header read_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
       {"eventId", pipegen::json::kOptional},
@@ -48,55 +84,19 @@ void write(pipegen::json::Writer& out, const Header& value) {
   out.end_object();
 }
 
-Inner read_inner(pipegen::json::Reader& in) {
-  static constexpr pipegen::json::Field kFields[] = {
-      {"class"},
-      {"new", pipegen::json::kOptional},
-      {"order"},
-      {"default", pipegen::json::kOptional},
-  };
-  Inner out;
-  for (pipegen::json::Object fields(in, kFields); fields.next();) {
-    switch (fields.index()) {
-      case 0:
-        out.class_ = in.int32();
-        break;
-      case 1:
-        out.new_ = in.string();
-        break;
-      case 2:
-        out.order = in.float64({.min = 0.5, .max = 99});
-        break;
-      case 3:
-        out.default_ = in.string({.max_length = 40});
-        break;
-    }
-  }
-  return out;
-}
-
-void write(pipegen::json::Writer& out, const Inner& value) {
-  out.begin_object();
-  out.field("class", value.class_);
-  out.field("new", value.new_);
-  out.field("order", value.order);
-  out.field("default", value.default_);
-  out.end_object();
-}
-
 Tree read_tree(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"name"},
       {"children"},
+      {"name"},
   };
   Tree out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.name = in.string();
+        out.children = in.list<Tree>(read_tree);
         break;
       case 1:
-        out.children = in.list<Tree>(read_tree);
+        out.name = in.string();
         break;
     }
   }
@@ -105,189 +105,189 @@ Tree read_tree(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const Tree& value) {
   out.begin_object();
-  out.field("name", value.name);
   out.field("children", value.children);
+  out.field("name", value.name);
   out.end_object();
 }
 
 EverythingEvent read_everything_event(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"header", pipegen::json::kOptional},
       {"aBool"},
-      {"anInt32"},
-      {"anInt64"},
-      {"aFloat"},
-      {"aDecimal"},
-      {"aString"},
-      {"someBytes"},
-      {"aUuid"},
-      {"aTimestamp"},
-      {"aDate"},
-      {"someJson"},
       {"aColor"},
-      {"anObject"},
-      {"anInner"},
+      {"aDate"},
+      {"aDecimal"},
+      {"aFloat"},
       {"aList"},
       {"aMap"},
-      {"nested"},
-      {"inners"},
-      {"innerMap"},
-      {"tree"},
-      {"withDefault", pipegen::json::kOptional},
+      {"aString"},
+      {"aTimestamp"},
+      {"aUuid"},
+      {"anInner"},
+      {"anInt32"},
+      {"anInt64"},
+      {"anObject"},
+      {"coAwait"},
       {"colorWithDefault", pipegen::json::kOptional},
+      {"header", pipegen::json::kOptional},
+      {"innerMap"},
+      {"inners"},
       {"maybeBool", pipegen::json::kOptional},
+      {"maybeBytes", pipegen::json::kOptional},
+      {"maybeColor", pipegen::json::kOptional},
+      {"maybeDate", pipegen::json::kOptional},
+      {"maybeDecimal", pipegen::json::kOptional},
+      {"maybeFloat", pipegen::json::kOptional},
+      {"maybeInner", pipegen::json::kOptional},
       {"maybeInt32", pipegen::json::kOptional},
       {"maybeInt64", pipegen::json::kOptional},
-      {"maybeFloat", pipegen::json::kOptional},
-      {"maybeDecimal", pipegen::json::kOptional},
-      {"maybeString", pipegen::json::kOptional},
-      {"maybeBytes", pipegen::json::kOptional},
-      {"maybeUuid", pipegen::json::kOptional},
-      {"maybeTimestamp", pipegen::json::kOptional},
-      {"maybeDate", pipegen::json::kOptional},
       {"maybeJson", pipegen::json::kOptional},
-      {"maybeColor", pipegen::json::kOptional},
-      {"maybeObject", pipegen::json::kOptional},
-      {"maybeInner", pipegen::json::kOptional},
       {"maybeList", pipegen::json::kOptional},
       {"maybeMap", pipegen::json::kOptional},
+      {"maybeObject", pipegen::json::kOptional},
+      {"maybeString", pipegen::json::kOptional},
+      {"maybeTimestamp", pipegen::json::kOptional},
+      {"maybeUuid", pipegen::json::kOptional},
       {"namespace"},
-      {"coAwait"},
-      {"select"},
+      {"nested"},
       {"$weird-name"},
+      {"select"},
+      {"someBytes"},
+      {"someJson"},
+      {"tree"},
+      {"withDefault", pipegen::json::kOptional},
   };
-  static const pipegen::json::Pattern kPattern6("[A-Z]+-[0-9]{1,4}");
+  static const pipegen::json::Pattern kPattern7("[A-Z]+-[0-9]{1,4}");
   EverythingEvent out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.header = read_header(in);
-        break;
-      case 1:
         out.a_bool = in.boolean();
         break;
+      case 1:
+        out.a_color = read_color(in);
+        break;
       case 2:
-        out.an_int32 = in.int32({.min = -5, .max = 2147483647});
+        out.a_date = in.date();
         break;
       case 3:
-        out.an_int64 = in.int64({.min = std::numeric_limits<std::int64_t>::min()});
+        out.a_decimal = in.decimal({.precision = 15, .scale = 2, .min = "0.01"});
         break;
       case 4:
         out.a_float = in.float64();
         break;
       case 5:
-        out.a_decimal = in.decimal({.precision = 15, .scale = 2, .min = "0.01"});
+        out.a_list = in.list<std::int32_t>([](pipegen::json::Reader& item) { return item.int32(); }, {.min_length = 1, .max_length = 100});
         break;
       case 6:
-        out.a_string = in.string({.min_length = 1, .max_length = 32, .pattern = &kPattern6});
+        out.a_map = in.map<std::string>([](pipegen::json::Reader& item) { return item.string(); });
         break;
       case 7:
-        out.some_bytes = in.bytes({.max_length = 1024});
+        out.a_string = in.string({.min_length = 1, .max_length = 32, .pattern = &kPattern7});
         break;
       case 8:
-        out.a_uuid = in.uuid();
-        break;
-      case 9:
         out.a_timestamp = in.timestamp();
         break;
+      case 9:
+        out.a_uuid = in.uuid();
+        break;
       case 10:
-        out.a_date = in.date();
+        out.an_inner = read_inner(in);
         break;
       case 11:
-        out.some_json = in.json();
+        out.an_int32 = in.int32({.min = -5, .max = 2147483647});
         break;
       case 12:
-        out.a_color = read_color(in);
+        out.an_int64 = in.int64({.min = std::numeric_limits<std::int64_t>::min()});
         break;
       case 13:
         out.an_object = in.object_key<RawFiles>();
         break;
       case 14:
-        out.an_inner = read_inner(in);
+        out.co_await_ = in.string();
         break;
       case 15:
-        out.a_list = in.list<std::int32_t>([](pipegen::json::Reader& item) { return item.int32(); }, {.min_length = 1, .max_length = 100});
+        out.color_with_default = read_color(in);
         break;
       case 16:
-        out.a_map = in.map<std::string>([](pipegen::json::Reader& item) { return item.string(); });
+        out.header = read_header(in);
         break;
       case 17:
-        out.nested = in.list<std::map<std::string, std::vector<Color>>>([](pipegen::json::Reader& item) { return item.map<std::vector<Color>>([](pipegen::json::Reader& item) { return item.list<Color>(read_color); }); });
+        out.inner_map = in.map<Inner>(read_inner);
         break;
       case 18:
         out.inners = in.list<Inner>(read_inner);
         break;
       case 19:
-        out.inner_map = in.map<Inner>(read_inner);
-        break;
-      case 20:
-        out.tree = read_tree(in);
-        break;
-      case 21:
-        out.with_default = in.int32();
-        break;
-      case 22:
-        out.color_with_default = read_color(in);
-        break;
-      case 23:
         out.maybe_bool = in.boolean();
         break;
-      case 24:
-        out.maybe_int32 = in.int32();
-        break;
-      case 25:
-        out.maybe_int64 = in.int64();
-        break;
-      case 26:
-        out.maybe_float = in.float64();
-        break;
-      case 27:
-        out.maybe_decimal = in.decimal({.precision = 38, .scale = 10});
-        break;
-      case 28:
-        out.maybe_string = in.string();
-        break;
-      case 29:
+      case 20:
         out.maybe_bytes = in.bytes();
         break;
-      case 30:
-        out.maybe_uuid = in.uuid();
-        break;
-      case 31:
-        out.maybe_timestamp = in.timestamp();
-        break;
-      case 32:
-        out.maybe_date = in.date();
-        break;
-      case 33:
-        out.maybe_json = in.json();
-        break;
-      case 34:
+      case 21:
         out.maybe_color = read_color(in);
         break;
-      case 35:
-        out.maybe_object = in.object_key<RawFiles>();
+      case 22:
+        out.maybe_date = in.date();
         break;
-      case 36:
+      case 23:
+        out.maybe_decimal = in.decimal({.precision = 38, .scale = 10});
+        break;
+      case 24:
+        out.maybe_float = in.float64();
+        break;
+      case 25:
         out.maybe_inner = read_inner(in);
         break;
-      case 37:
+      case 26:
+        out.maybe_int32 = in.int32();
+        break;
+      case 27:
+        out.maybe_int64 = in.int64();
+        break;
+      case 28:
+        out.maybe_json = in.json();
+        break;
+      case 29:
         out.maybe_list = in.list<Inner>(read_inner);
         break;
-      case 38:
+      case 30:
         out.maybe_map = in.map<pipegen::Decimal>([](pipegen::json::Reader& item) { return item.decimal({.precision = 4, .scale = 1}); });
         break;
-      case 39:
+      case 31:
+        out.maybe_object = in.object_key<RawFiles>();
+        break;
+      case 32:
+        out.maybe_string = in.string();
+        break;
+      case 33:
+        out.maybe_timestamp = in.timestamp();
+        break;
+      case 34:
+        out.maybe_uuid = in.uuid();
+        break;
+      case 35:
         out.namespace_ = in.string();
         break;
-      case 40:
-        out.co_await_ = in.string();
+      case 36:
+        out.nested = in.list<std::map<std::string, std::vector<Color>>>([](pipegen::json::Reader& item) { return item.map<std::vector<Color>>([](pipegen::json::Reader& item) { return item.list<Color>(read_color); }); });
         break;
-      case 41:
+      case 37:
+        out.renamed = in.string();
+        break;
+      case 38:
         out.select = in.string();
         break;
+      case 39:
+        out.some_bytes = in.bytes({.max_length = 1024});
+        break;
+      case 40:
+        out.some_json = in.json();
+        break;
+      case 41:
+        out.tree = read_tree(in);
+        break;
       case 42:
-        out.renamed = in.string();
+        out.with_default = in.int32();
         break;
     }
   }
@@ -296,49 +296,49 @@ EverythingEvent read_everything_event(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const EverythingEvent& value) {
   out.begin_object();
-  out.field("header", value.header);
   out.field("aBool", value.a_bool);
-  out.field("anInt32", value.an_int32);
-  out.field("anInt64", value.an_int64);
-  out.field("aFloat", value.a_float);
-  out.field("aDecimal", value.a_decimal);
-  out.field("aString", value.a_string);
-  out.field("someBytes", value.some_bytes);
-  out.field("aUuid", value.a_uuid);
-  out.field("aTimestamp", value.a_timestamp);
-  out.field("aDate", value.a_date);
-  out.field("someJson", value.some_json);
   out.field("aColor", value.a_color);
-  out.field("anObject", value.an_object);
-  out.field("anInner", value.an_inner);
+  out.field("aDate", value.a_date);
+  out.field("aDecimal", value.a_decimal);
+  out.field("aFloat", value.a_float);
   out.field("aList", value.a_list);
   out.field("aMap", value.a_map);
-  out.field("nested", value.nested);
-  out.field("inners", value.inners);
-  out.field("innerMap", value.inner_map);
-  out.field("tree", value.tree);
-  out.field("withDefault", value.with_default);
+  out.field("aString", value.a_string);
+  out.field("aTimestamp", value.a_timestamp);
+  out.field("aUuid", value.a_uuid);
+  out.field("anInner", value.an_inner);
+  out.field("anInt32", value.an_int32);
+  out.field("anInt64", value.an_int64);
+  out.field("anObject", value.an_object);
+  out.field("coAwait", value.co_await_);
   out.field("colorWithDefault", value.color_with_default);
+  out.field("header", value.header);
+  out.field("innerMap", value.inner_map);
+  out.field("inners", value.inners);
   out.field("maybeBool", value.maybe_bool);
+  out.field("maybeBytes", value.maybe_bytes);
+  out.field("maybeColor", value.maybe_color);
+  out.field("maybeDate", value.maybe_date);
+  out.field("maybeDecimal", value.maybe_decimal);
+  out.field("maybeFloat", value.maybe_float);
+  out.field("maybeInner", value.maybe_inner);
   out.field("maybeInt32", value.maybe_int32);
   out.field("maybeInt64", value.maybe_int64);
-  out.field("maybeFloat", value.maybe_float);
-  out.field("maybeDecimal", value.maybe_decimal);
-  out.field("maybeString", value.maybe_string);
-  out.field("maybeBytes", value.maybe_bytes);
-  out.field("maybeUuid", value.maybe_uuid);
-  out.field("maybeTimestamp", value.maybe_timestamp);
-  out.field("maybeDate", value.maybe_date);
   out.field("maybeJson", value.maybe_json);
-  out.field("maybeColor", value.maybe_color);
-  out.field("maybeObject", value.maybe_object);
-  out.field("maybeInner", value.maybe_inner);
   out.field("maybeList", value.maybe_list);
   out.field("maybeMap", value.maybe_map);
+  out.field("maybeObject", value.maybe_object);
+  out.field("maybeString", value.maybe_string);
+  out.field("maybeTimestamp", value.maybe_timestamp);
+  out.field("maybeUuid", value.maybe_uuid);
   out.field("namespace", value.namespace_);
-  out.field("coAwait", value.co_await_);
-  out.field("select", value.select);
+  out.field("nested", value.nested);
   out.field("$weird-name", value.renamed);
+  out.field("select", value.select);
+  out.field("someBytes", value.some_bytes);
+  out.field("someJson", value.some_json);
+  out.field("tree", value.tree);
+  out.field("withDefault", value.with_default);
   out.end_object();
 }
 

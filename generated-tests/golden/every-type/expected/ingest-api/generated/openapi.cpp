@@ -158,63 +158,22 @@ const std::string_view kOpenApi = R"openapi({
         "type": "object",
         "description": "One of everything.",
         "properties": {
-          "header": {
-            "$ref": "#/components/schemas/Header"
-          },
           "aBool": {
             "type": "boolean"
           },
-          "anInt32": {
-            "type": "integer",
-            "format": "int32",
-            "minimum": -5,
-            "maximum": 2147483647
-          },
-          "anInt64": {
-            "type": "integer",
-            "format": "int64",
-            "minimum": -9223372036854775808
-          },
-          "aFloat": {
-            "type": "number",
-            "format": "double"
-          },
-          "aDecimal": {
-            "type": "string"
-          },
-          "aString": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": 32,
-            "pattern": "^(?:[A-Z]+-[0-9]{1,4})$"
-          },
-          "someBytes": {
-            "type": "string",
-            "contentEncoding": "base64"
-          },
-          "aUuid": {
-            "type": "string",
-            "format": "uuid"
-          },
-          "aTimestamp": {
-            "type": "string",
-            "format": "date-time"
+          "aColor": {
+            "$ref": "#/components/schemas/Color"
           },
           "aDate": {
             "type": "string",
             "format": "date"
           },
-          "someJson": {},
-          "aColor": {
-            "$ref": "#/components/schemas/Color"
+          "aDecimal": {
+            "type": "string"
           },
-          "anObject": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": 1024
-          },
-          "anInner": {
-            "$ref": "#/components/schemas/Inner"
+          "aFloat": {
+            "type": "number",
+            "format": "double"
           },
           "aList": {
             "type": "array",
@@ -231,16 +190,52 @@ const std::string_view kOpenApi = R"openapi({
               "type": "string"
             }
           },
-          "nested": {
-            "type": "array",
-            "items": {
-              "type": "object",
-              "additionalProperties": {
-                "type": "array",
-                "items": {
-                  "$ref": "#/components/schemas/Color"
-                }
-              }
+          "aString": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 32,
+            "pattern": "^(?:[A-Z]+-[0-9]{1,4})$"
+          },
+          "aTimestamp": {
+            "type": "string",
+            "format": "date-time"
+          },
+          "aUuid": {
+            "type": "string",
+            "format": "uuid"
+          },
+          "anInner": {
+            "$ref": "#/components/schemas/Inner"
+          },
+          "anInt32": {
+            "type": "integer",
+            "format": "int32",
+            "minimum": -5,
+            "maximum": 2147483647
+          },
+          "anInt64": {
+            "type": "integer",
+            "format": "int64",
+            "minimum": -9223372036854775808
+          },
+          "anObject": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 1024
+          },
+          "coAwait": {
+            "type": "string"
+          },
+          "colorWithDefault": {
+            "$ref": "#/components/schemas/Color"
+          },
+          "header": {
+            "$ref": "#/components/schemas/Header"
+          },
+          "innerMap": {
+            "type": "object",
+            "additionalProperties": {
+              "$ref": "#/components/schemas/Inner"
             }
           },
           "inners": {
@@ -249,24 +244,29 @@ const std::string_view kOpenApi = R"openapi({
               "$ref": "#/components/schemas/Inner"
             }
           },
-          "innerMap": {
-            "type": "object",
-            "additionalProperties": {
-              "$ref": "#/components/schemas/Inner"
-            }
-          },
-          "tree": {
-            "$ref": "#/components/schemas/Tree"
-          },
-          "withDefault": {
-            "type": "integer",
-            "format": "int32"
-          },
-          "colorWithDefault": {
-            "$ref": "#/components/schemas/Color"
-          },
           "maybeBool": {
             "type": "boolean"
+          },
+          "maybeBytes": {
+            "type": "string",
+            "contentEncoding": "base64"
+          },
+          "maybeColor": {
+            "$ref": "#/components/schemas/Color"
+          },
+          "maybeDate": {
+            "type": "string",
+            "format": "date"
+          },
+          "maybeDecimal": {
+            "type": "string"
+          },
+          "maybeFloat": {
+            "type": "number",
+            "format": "double"
+          },
+          "maybeInner": {
+            "$ref": "#/components/schemas/Inner"
           },
           "maybeInt32": {
             "type": "integer",
@@ -276,44 +276,7 @@ const std::string_view kOpenApi = R"openapi({
             "type": "integer",
             "format": "int64"
           },
-          "maybeFloat": {
-            "type": "number",
-            "format": "double"
-          },
-          "maybeDecimal": {
-            "type": "string"
-          },
-          "maybeString": {
-            "type": "string"
-          },
-          "maybeBytes": {
-            "type": "string",
-            "contentEncoding": "base64"
-          },
-          "maybeUuid": {
-            "type": "string",
-            "format": "uuid"
-          },
-          "maybeTimestamp": {
-            "type": "string",
-            "format": "date-time"
-          },
-          "maybeDate": {
-            "type": "string",
-            "format": "date"
-          },
           "maybeJson": {},
-          "maybeColor": {
-            "$ref": "#/components/schemas/Color"
-          },
-          "maybeObject": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": 1024
-          },
-          "maybeInner": {
-            "$ref": "#/components/schemas/Inner"
-          },
           "maybeList": {
             "type": "array",
             "items": {
@@ -326,45 +289,117 @@ const std::string_view kOpenApi = R"openapi({
               "type": "string"
             }
           },
+          "maybeObject": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 1024
+          },
+          "maybeString": {
+            "type": "string"
+          },
+          "maybeTimestamp": {
+            "type": "string",
+            "format": "date-time"
+          },
+          "maybeUuid": {
+            "type": "string",
+            "format": "uuid"
+          },
           "namespace": {
             "type": "string"
           },
-          "coAwait": {
+          "nested": {
+            "type": "array",
+            "items": {
+              "type": "object",
+              "additionalProperties": {
+                "type": "array",
+                "items": {
+                  "$ref": "#/components/schemas/Color"
+                }
+              }
+            }
+          },
+          "$weird-name": {
             "type": "string"
           },
           "select": {
             "type": "string"
           },
-          "$weird-name": {
-            "type": "string"
+          "someBytes": {
+            "type": "string",
+            "contentEncoding": "base64"
+          },
+          "someJson": {},
+          "tree": {
+            "$ref": "#/components/schemas/Tree"
+          },
+          "withDefault": {
+            "type": "integer",
+            "format": "int32"
           }
         },
         "required": [
-          "header",
           "aBool",
-          "anInt32",
-          "anInt64",
-          "aFloat",
-          "aDecimal",
-          "aString",
-          "someBytes",
-          "aUuid",
-          "aTimestamp",
-          "aDate",
-          "someJson",
           "aColor",
-          "anObject",
-          "anInner",
+          "aDate",
+          "aDecimal",
+          "aFloat",
           "aList",
           "aMap",
-          "nested",
-          "inners",
-          "innerMap",
-          "tree",
-          "namespace",
+          "aString",
+          "aTimestamp",
+          "aUuid",
+          "anInner",
+          "anInt32",
+          "anInt64",
+          "anObject",
           "coAwait",
+          "header",
+          "innerMap",
+          "inners",
+          "namespace",
+          "nested",
+          "$weird-name",
           "select",
-          "$weird-name"
+          "someBytes",
+          "someJson",
+          "tree"
+        ]
+      },
+      "Color": {
+        "type": "string",
+        "enum": [
+          "red",
+          "green",
+          "dark-blue",
+          "default"
+        ]
+      },
+      "Inner": {
+        "type": "object",
+        "properties": {
+          "class": {
+            "type": "integer",
+            "format": "int32"
+          },
+          "default": {
+            "type": "string",
+            "maxLength": 40
+          },
+          "new": {
+            "type": "string"
+          },
+          "order": {
+            "type": "number",
+            "format": "double",
+            "minimum": 0.5,
+            "maximum": 99
+          }
+        },
+        "required": [
+          "class",
+          "order"
         ]
       },
       "Header": {
@@ -387,57 +422,22 @@ const std::string_view kOpenApi = R"openapi({
           "workflowId"
         ]
       },
-      "Color": {
-        "type": "string",
-        "enum": [
-          "red",
-          "green",
-          "dark-blue",
-          "default"
-        ]
-      },
-      "Inner": {
-        "type": "object",
-        "properties": {
-          "class": {
-            "type": "integer",
-            "format": "int32"
-          },
-          "new": {
-            "type": "string"
-          },
-          "order": {
-            "type": "number",
-            "format": "double",
-            "minimum": 0.5,
-            "maximum": 99
-          },
-          "default": {
-            "type": "string",
-            "maxLength": 40
-          }
-        },
-        "required": [
-          "class",
-          "order"
-        ]
-      },
       "Tree": {
         "type": "object",
         "properties": {
-          "name": {
-            "type": "string"
-          },
           "children": {
             "type": "array",
             "items": {
               "$ref": "#/components/schemas/Tree"
             }
+          },
+          "name": {
+            "type": "string"
           }
         },
         "required": [
-          "name",
-          "children"
+          "children",
+          "name"
         ]
       }
     }

@@ -92,15 +92,15 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .object_extension = "pdf",
       .fields =
           {
-              {.name = "header.userId", .kind = pipegen::UploadField::Kind::kText},
-              {.name = "header.tenantId", .kind = pipegen::UploadField::Kind::kText},
               {.name = "augmentation", .kind = pipegen::UploadField::Kind::kJson},
-              {.name = "voice", .kind = pipegen::UploadField::Kind::kText},
-              {.name = "seed", .kind = pipegen::UploadField::Kind::kJson},
+              {.name = "header.tenantId", .kind = pipegen::UploadField::Kind::kText},
+              {.name = "header.userId", .kind = pipegen::UploadField::Kind::kText},
               {.name = "ngl", .kind = pipegen::UploadField::Kind::kJson},
-              {.name = "topP", .kind = pipegen::UploadField::Kind::kJson},
               {.name = "repetitionPenalty", .kind = pipegen::UploadField::Kind::kJson},
+              {.name = "seed", .kind = pipegen::UploadField::Kind::kJson},
               {.name = "temperature", .kind = pipegen::UploadField::Kind::kJson},
+              {.name = "topP", .kind = pipegen::UploadField::Kind::kJson},
+              {.name = "voice", .kind = pipegen::UploadField::Kind::kText},
           },
       .event = "PDFCreatedEvent",
       .publish =

@@ -19,29 +19,29 @@ void write(pipegen::json::Writer& out, SummaryPlacement value) { out.value(kSumm
 
 EventHeader read_event_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"timestamp", pipegen::json::kOptional},
-      {"workflowId", pipegen::json::kOptional},
-      {"userId", pipegen::json::kOptional},
-      {"tenantId", pipegen::json::kOptional},
       {"eventId", pipegen::json::kOptional},
+      {"tenantId", pipegen::json::kOptional},
+      {"timestamp", pipegen::json::kOptional},
+      {"userId", pipegen::json::kOptional},
+      {"workflowId", pipegen::json::kOptional},
   };
   EventHeader out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.timestamp = in.timestamp();
+        out.event_id = in.uuid();
         break;
       case 1:
-        out.workflow_id = in.string({.min_length = 1, .max_length = 128});
-        break;
-      case 2:
-        out.user_id = in.string();
-        break;
-      case 3:
         out.tenant_id = in.string();
         break;
+      case 2:
+        out.timestamp = in.timestamp();
+        break;
+      case 3:
+        out.user_id = in.string();
+        break;
       case 4:
-        out.event_id = in.uuid();
+        out.workflow_id = in.string({.min_length = 1, .max_length = 128});
         break;
     }
   }
@@ -50,27 +50,27 @@ EventHeader read_event_header(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const EventHeader& value) {
   out.begin_object();
-  out.field("timestamp", value.timestamp);
-  out.field("workflowId", value.workflow_id);
-  out.field("userId", value.user_id);
-  out.field("tenantId", value.tenant_id);
   out.field("eventId", value.event_id);
+  out.field("tenantId", value.tenant_id);
+  out.field("timestamp", value.timestamp);
+  out.field("userId", value.user_id);
+  out.field("workflowId", value.workflow_id);
   out.end_object();
 }
 
 Commentary read_commentary(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"enabled", pipegen::json::kOptional},
       {"customInstructions", pipegen::json::kOptional},
+      {"enabled", pipegen::json::kOptional},
   };
   Commentary out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.enabled = in.boolean();
+        out.custom_instructions = in.string({.max_length = 4096});
         break;
       case 1:
-        out.custom_instructions = in.string({.max_length = 4096});
+        out.enabled = in.boolean();
         break;
     }
   }
@@ -79,28 +79,28 @@ Commentary read_commentary(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const Commentary& value) {
   out.begin_object();
-  out.field("enabled", value.enabled);
   out.field("customInstructions", value.custom_instructions);
+  out.field("enabled", value.enabled);
   out.end_object();
 }
 
 Summary read_summary(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
+      {"customInstructions", pipegen::json::kOptional},
       {"enabled", pipegen::json::kOptional},
       {"placement", pipegen::json::kOptional},
-      {"customInstructions", pipegen::json::kOptional},
   };
   Summary out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.enabled = in.boolean();
+        out.custom_instructions = in.string({.max_length = 4096});
         break;
       case 1:
-        out.placement = read_summary_placement(in);
+        out.enabled = in.boolean();
         break;
       case 2:
-        out.custom_instructions = in.string({.max_length = 4096});
+        out.placement = read_summary_placement(in);
         break;
     }
   }
@@ -109,9 +109,9 @@ Summary read_summary(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const Summary& value) {
   out.begin_object();
+  out.field("customInstructions", value.custom_instructions);
   out.field("enabled", value.enabled);
   out.field("placement", value.placement);
-  out.field("customInstructions", value.custom_instructions);
   out.end_object();
 }
 
@@ -143,17 +143,17 @@ void write(pipegen::json::Writer& out, const Augmentation& value) {
 
 FinalAudioCreatedEvent read_final_audio_created_event(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"header"},
       {"finalAudioKey"},
+      {"header"},
   };
   FinalAudioCreatedEvent out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.header = read_event_header(in);
+        out.final_audio_key = in.object_key<FinalAudioFiles>();
         break;
       case 1:
-        out.final_audio_key = in.object_key<FinalAudioFiles>();
+        out.header = read_event_header(in);
         break;
     }
   }
@@ -162,52 +162,52 @@ FinalAudioCreatedEvent read_final_audio_created_event(pipegen::json::Reader& in)
 
 void write(pipegen::json::Writer& out, const FinalAudioCreatedEvent& value) {
   out.begin_object();
-  out.field("header", value.header);
   out.field("finalAudioKey", value.final_audio_key);
+  out.field("header", value.header);
   out.end_object();
 }
 
 PDFCreatedEvent read_pdf_created_event(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"header", pipegen::json::kOptional},
-      {"pdfKey", pipegen::json::kOptional},
       {"augmentation", pipegen::json::kOptional},
-      {"voice", pipegen::json::kOptional},
-      {"seed", pipegen::json::kOptional},
+      {"header", pipegen::json::kOptional},
       {"ngl", pipegen::json::kOptional},
-      {"topP", pipegen::json::kOptional},
+      {"pdfKey", pipegen::json::kOptional},
       {"repetitionPenalty", pipegen::json::kOptional},
+      {"seed", pipegen::json::kOptional},
       {"temperature", pipegen::json::kOptional},
+      {"topP", pipegen::json::kOptional},
+      {"voice", pipegen::json::kOptional},
   };
   PDFCreatedEvent out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.header = read_event_header(in);
-        break;
-      case 1:
-        out.pdf_key = in.object_key<PdfFiles>();
-        break;
-      case 2:
         out.augmentation = read_augmentation(in);
         break;
-      case 3:
-        out.voice = in.string({.max_length = 64});
+      case 1:
+        out.header = read_event_header(in);
         break;
-      case 4:
-        out.seed = in.int64();
-        break;
-      case 5:
+      case 2:
         out.ngl = in.int32({.min = 0});
         break;
-      case 6:
-        out.top_p = in.float64({.min = 0, .max = 1});
+      case 3:
+        out.pdf_key = in.object_key<PdfFiles>();
         break;
-      case 7:
+      case 4:
         out.repetition_penalty = in.float64({.min = 0});
         break;
-      case 8:
+      case 5:
+        out.seed = in.int64();
+        break;
+      case 6:
         out.temperature = in.float64({.min = 0});
+        break;
+      case 7:
+        out.top_p = in.float64({.min = 0, .max = 1});
+        break;
+      case 8:
+        out.voice = in.string({.max_length = 64});
         break;
     }
   }
@@ -216,22 +216,22 @@ PDFCreatedEvent read_pdf_created_event(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const PDFCreatedEvent& value) {
   out.begin_object();
-  out.field("header", value.header);
-  out.field("pdfKey", value.pdf_key);
   out.field("augmentation", value.augmentation);
-  out.field("voice", value.voice);
-  out.field("seed", value.seed);
+  out.field("header", value.header);
   out.field("ngl", value.ngl);
-  out.field("topP", value.top_p);
+  out.field("pdfKey", value.pdf_key);
   out.field("repetitionPenalty", value.repetition_penalty);
+  out.field("seed", value.seed);
   out.field("temperature", value.temperature);
+  out.field("topP", value.top_p);
+  out.field("voice", value.voice);
   out.end_object();
 }
 
 void publish(pipegen::Outbox& outbox, PDFCreatedEvent event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.timestamp = fresh.now();
   event.header.event_id = fresh.uuid();
+  event.header.timestamp = fresh.now();
   outbox.publish({
       .event = "PDFCreatedEvent",
       .subject = outbox.settings().text("nats.pdf_created_subject", "pdf.created"),

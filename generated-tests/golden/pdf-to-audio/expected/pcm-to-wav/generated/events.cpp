@@ -5,29 +5,29 @@ namespace pcm_to_wav {
 
 EventHeader read_event_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"timestamp"},
-      {"workflowId"},
-      {"userId", pipegen::json::kOptional},
-      {"tenantId", pipegen::json::kOptional},
       {"eventId"},
+      {"tenantId", pipegen::json::kOptional},
+      {"timestamp"},
+      {"userId", pipegen::json::kOptional},
+      {"workflowId"},
   };
   EventHeader out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.timestamp = in.timestamp();
+        out.event_id = in.uuid();
         break;
       case 1:
-        out.workflow_id = in.string({.min_length = 1, .max_length = 128});
-        break;
-      case 2:
-        out.user_id = in.string();
-        break;
-      case 3:
         out.tenant_id = in.string();
         break;
+      case 2:
+        out.timestamp = in.timestamp();
+        break;
+      case 3:
+        out.user_id = in.string();
+        break;
       case 4:
-        out.event_id = in.uuid();
+        out.workflow_id = in.string({.min_length = 1, .max_length = 128});
         break;
     }
   }
@@ -36,18 +36,18 @@ EventHeader read_event_header(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const EventHeader& value) {
   out.begin_object();
-  out.field("timestamp", value.timestamp);
-  out.field("workflowId", value.workflow_id);
-  out.field("userId", value.user_id);
-  out.field("tenantId", value.tenant_id);
   out.field("eventId", value.event_id);
+  out.field("tenantId", value.tenant_id);
+  out.field("timestamp", value.timestamp);
+  out.field("userId", value.user_id);
+  out.field("workflowId", value.workflow_id);
   out.end_object();
 }
 
 AudioChunkCreatedEvent read_audio_chunk_created_event(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"header"},
       {"audioKey"},
+      {"header"},
       {"pageNumber"},
       {"totalPages"},
   };
@@ -55,10 +55,10 @@ AudioChunkCreatedEvent read_audio_chunk_created_event(pipegen::json::Reader& in)
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.header = read_event_header(in);
+        out.audio_key = in.object_key<AudioFiles>();
         break;
       case 1:
-        out.audio_key = in.object_key<AudioFiles>();
+        out.header = read_event_header(in);
         break;
       case 2:
         out.page_number = in.int32({.min = 1});
@@ -73,8 +73,8 @@ AudioChunkCreatedEvent read_audio_chunk_created_event(pipegen::json::Reader& in)
 
 void write(pipegen::json::Writer& out, const AudioChunkCreatedEvent& value) {
   out.begin_object();
-  out.field("header", value.header);
   out.field("audioKey", value.audio_key);
+  out.field("header", value.header);
   out.field("pageNumber", value.page_number);
   out.field("totalPages", value.total_pages);
   out.end_object();
@@ -83,9 +83,9 @@ void write(pipegen::json::Writer& out, const AudioChunkCreatedEvent& value) {
 WavFileCreatedEvent read_wav_file_created_event(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
       {"header"},
-      {"wavKey"},
       {"pageNumber"},
       {"totalPages"},
+      {"wavKey"},
   };
   WavFileCreatedEvent out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
@@ -94,13 +94,13 @@ WavFileCreatedEvent read_wav_file_created_event(pipegen::json::Reader& in) {
         out.header = read_event_header(in);
         break;
       case 1:
-        out.wav_key = in.object_key<WavFiles>();
-        break;
-      case 2:
         out.page_number = in.int32({.min = 1});
         break;
-      case 3:
+      case 2:
         out.total_pages = in.int32({.min = 1});
+        break;
+      case 3:
+        out.wav_key = in.object_key<WavFiles>();
         break;
     }
   }
@@ -110,16 +110,16 @@ WavFileCreatedEvent read_wav_file_created_event(pipegen::json::Reader& in) {
 void write(pipegen::json::Writer& out, const WavFileCreatedEvent& value) {
   out.begin_object();
   out.field("header", value.header);
-  out.field("wavKey", value.wav_key);
   out.field("pageNumber", value.page_number);
   out.field("totalPages", value.total_pages);
+  out.field("wavKey", value.wav_key);
   out.end_object();
 }
 
 void publish(pipegen::Outbox& outbox, WavFileCreatedEvent event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.timestamp = fresh.now();
   event.header.event_id = fresh.uuid();
+  event.header.timestamp = fresh.now();
   outbox.publish({
       .event = "WavFileCreatedEvent",
       .subject = outbox.settings().text("nats.wav_created_subject", "wav.created"),

@@ -12,17 +12,17 @@ void handle(const PDFCreatedEvent& event, pipegen::Context& context, pipegen::Em
   };
   pipegen::actions::render_pdf(context, options, [&](const pipegen::actions::Page& page) {
     PNGCreatedEvent out;
-    out.header = event.header;
-    out.page_number = page.number;
-    out.total_pages = page.total;
-    out.blank = page.blank;
     out.augmentation = event.augmentation;
-    out.voice = event.voice;
-    out.seed = event.seed;
+    out.blank = page.blank;
+    out.header = event.header;
     out.ngl = event.ngl;
-    out.top_p = event.top_p;
+    out.page_number = page.number;
     out.repetition_penalty = event.repetition_penalty;
+    out.seed = event.seed;
     out.temperature = event.temperature;
+    out.top_p = event.top_p;
+    out.total_pages = page.total;
+    out.voice = event.voice;
     out.png_key = {pipegen::concat(out.header.workflow_id, "/", out.page_number, ".png")};
     context.put<PngFiles>(out.png_key.name, page.png);
     emit(std::move(out));

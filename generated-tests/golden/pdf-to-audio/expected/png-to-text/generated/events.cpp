@@ -17,60 +17,19 @@ std::string to_text(SummaryPlacement value) { return std::string(kSummaryPlaceme
 
 void write(pipegen::json::Writer& out, SummaryPlacement value) { out.value(kSummaryPlacementNames[static_cast<std::size_t>(value)]); }
 
-EventHeader read_event_header(pipegen::json::Reader& in) {
-  static constexpr pipegen::json::Field kFields[] = {
-      {"timestamp"},
-      {"workflowId"},
-      {"userId", pipegen::json::kOptional},
-      {"tenantId", pipegen::json::kOptional},
-      {"eventId"},
-  };
-  EventHeader out;
-  for (pipegen::json::Object fields(in, kFields); fields.next();) {
-    switch (fields.index()) {
-      case 0:
-        out.timestamp = in.timestamp();
-        break;
-      case 1:
-        out.workflow_id = in.string({.min_length = 1, .max_length = 128});
-        break;
-      case 2:
-        out.user_id = in.string();
-        break;
-      case 3:
-        out.tenant_id = in.string();
-        break;
-      case 4:
-        out.event_id = in.uuid();
-        break;
-    }
-  }
-  return out;
-}
-
-void write(pipegen::json::Writer& out, const EventHeader& value) {
-  out.begin_object();
-  out.field("timestamp", value.timestamp);
-  out.field("workflowId", value.workflow_id);
-  out.field("userId", value.user_id);
-  out.field("tenantId", value.tenant_id);
-  out.field("eventId", value.event_id);
-  out.end_object();
-}
-
 Commentary read_commentary(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"enabled", pipegen::json::kOptional},
       {"customInstructions", pipegen::json::kOptional},
+      {"enabled", pipegen::json::kOptional},
   };
   Commentary out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.enabled = in.boolean();
+        out.custom_instructions = in.string({.max_length = 4096});
         break;
       case 1:
-        out.custom_instructions = in.string({.max_length = 4096});
+        out.enabled = in.boolean();
         break;
     }
   }
@@ -79,28 +38,28 @@ Commentary read_commentary(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const Commentary& value) {
   out.begin_object();
-  out.field("enabled", value.enabled);
   out.field("customInstructions", value.custom_instructions);
+  out.field("enabled", value.enabled);
   out.end_object();
 }
 
 Summary read_summary(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
+      {"customInstructions", pipegen::json::kOptional},
       {"enabled", pipegen::json::kOptional},
       {"placement", pipegen::json::kOptional},
-      {"customInstructions", pipegen::json::kOptional},
   };
   Summary out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.enabled = in.boolean();
+        out.custom_instructions = in.string({.max_length = 4096});
         break;
       case 1:
-        out.placement = read_summary_placement(in);
+        out.enabled = in.boolean();
         break;
       case 2:
-        out.custom_instructions = in.string({.max_length = 4096});
+        out.placement = read_summary_placement(in);
         break;
     }
   }
@@ -109,9 +68,9 @@ Summary read_summary(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const Summary& value) {
   out.begin_object();
+  out.field("customInstructions", value.custom_instructions);
   out.field("enabled", value.enabled);
   out.field("placement", value.placement);
-  out.field("customInstructions", value.custom_instructions);
   out.end_object();
 }
 
@@ -141,59 +100,100 @@ void write(pipegen::json::Writer& out, const Augmentation& value) {
   out.end_object();
 }
 
+EventHeader read_event_header(pipegen::json::Reader& in) {
+  static constexpr pipegen::json::Field kFields[] = {
+      {"eventId"},
+      {"tenantId", pipegen::json::kOptional},
+      {"timestamp"},
+      {"userId", pipegen::json::kOptional},
+      {"workflowId"},
+  };
+  EventHeader out;
+  for (pipegen::json::Object fields(in, kFields); fields.next();) {
+    switch (fields.index()) {
+      case 0:
+        out.event_id = in.uuid();
+        break;
+      case 1:
+        out.tenant_id = in.string();
+        break;
+      case 2:
+        out.timestamp = in.timestamp();
+        break;
+      case 3:
+        out.user_id = in.string();
+        break;
+      case 4:
+        out.workflow_id = in.string({.min_length = 1, .max_length = 128});
+        break;
+    }
+  }
+  return out;
+}
+
+void write(pipegen::json::Writer& out, const EventHeader& value) {
+  out.begin_object();
+  out.field("eventId", value.event_id);
+  out.field("tenantId", value.tenant_id);
+  out.field("timestamp", value.timestamp);
+  out.field("userId", value.user_id);
+  out.field("workflowId", value.workflow_id);
+  out.end_object();
+}
+
 PNGCreatedEvent read_png_created_event(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"header"},
-      {"pngKey"},
-      {"pageNumber"},
-      {"totalPages"},
-      {"blank", pipegen::json::kOptional},
       {"augmentation", pipegen::json::kOptional},
-      {"voice", pipegen::json::kOptional},
-      {"seed", pipegen::json::kOptional},
+      {"blank", pipegen::json::kOptional},
+      {"header"},
       {"ngl", pipegen::json::kOptional},
-      {"topP", pipegen::json::kOptional},
+      {"pageNumber"},
+      {"pngKey"},
       {"repetitionPenalty", pipegen::json::kOptional},
+      {"seed", pipegen::json::kOptional},
       {"temperature", pipegen::json::kOptional},
+      {"topP", pipegen::json::kOptional},
+      {"totalPages"},
+      {"voice", pipegen::json::kOptional},
   };
   PNGCreatedEvent out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.header = read_event_header(in);
-        break;
-      case 1:
-        out.png_key = in.object_key<PngFiles>();
-        break;
-      case 2:
-        out.page_number = in.int32({.min = 1});
-        break;
-      case 3:
-        out.total_pages = in.int32({.min = 1});
-        break;
-      case 4:
-        out.blank = in.boolean();
-        break;
-      case 5:
         out.augmentation = read_augmentation(in);
         break;
+      case 1:
+        out.blank = in.boolean();
+        break;
+      case 2:
+        out.header = read_event_header(in);
+        break;
+      case 3:
+        out.ngl = in.int32({.min = 0});
+        break;
+      case 4:
+        out.page_number = in.int32({.min = 1});
+        break;
+      case 5:
+        out.png_key = in.object_key<PngFiles>();
+        break;
       case 6:
-        out.voice = in.string({.max_length = 64});
+        out.repetition_penalty = in.float64({.min = 0});
         break;
       case 7:
         out.seed = in.int64();
         break;
       case 8:
-        out.ngl = in.int32({.min = 0});
+        out.temperature = in.float64({.min = 0});
         break;
       case 9:
         out.top_p = in.float64({.min = 0, .max = 1});
         break;
       case 10:
-        out.repetition_penalty = in.float64({.min = 0});
+        out.total_pages = in.int32({.min = 1});
         break;
       case 11:
-        out.temperature = in.float64({.min = 0});
+        out.voice = in.string({.max_length = 64});
         break;
     }
   }
@@ -202,34 +202,34 @@ PNGCreatedEvent read_png_created_event(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const PNGCreatedEvent& value) {
   out.begin_object();
-  out.field("header", value.header);
-  out.field("pngKey", value.png_key);
-  out.field("pageNumber", value.page_number);
-  out.field("totalPages", value.total_pages);
-  out.field("blank", value.blank);
   out.field("augmentation", value.augmentation);
-  out.field("voice", value.voice);
-  out.field("seed", value.seed);
+  out.field("blank", value.blank);
+  out.field("header", value.header);
   out.field("ngl", value.ngl);
-  out.field("topP", value.top_p);
+  out.field("pageNumber", value.page_number);
+  out.field("pngKey", value.png_key);
   out.field("repetitionPenalty", value.repetition_penalty);
+  out.field("seed", value.seed);
   out.field("temperature", value.temperature);
+  out.field("topP", value.top_p);
+  out.field("totalPages", value.total_pages);
+  out.field("voice", value.voice);
   out.end_object();
 }
 
 TextProcessedEvent read_text_processed_event(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
       {"header"},
-      {"textKey"},
-      {"pngKey"},
+      {"ngl", pipegen::json::kOptional},
       {"pageNumber"},
+      {"pngKey"},
+      {"repetitionPenalty", pipegen::json::kOptional},
+      {"seed", pipegen::json::kOptional},
+      {"temperature", pipegen::json::kOptional},
+      {"textKey"},
+      {"topP", pipegen::json::kOptional},
       {"totalPages"},
       {"voice", pipegen::json::kOptional},
-      {"seed", pipegen::json::kOptional},
-      {"ngl", pipegen::json::kOptional},
-      {"topP", pipegen::json::kOptional},
-      {"repetitionPenalty", pipegen::json::kOptional},
-      {"temperature", pipegen::json::kOptional},
   };
   TextProcessedEvent out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
@@ -238,34 +238,34 @@ TextProcessedEvent read_text_processed_event(pipegen::json::Reader& in) {
         out.header = read_event_header(in);
         break;
       case 1:
-        out.text_key = in.object_key<TextFiles>();
+        out.ngl = in.int32({.min = 0});
         break;
       case 2:
-        out.png_key = in.object_key<PngFiles>();
-        break;
-      case 3:
         out.page_number = in.int32({.min = 1});
         break;
+      case 3:
+        out.png_key = in.object_key<PngFiles>();
+        break;
       case 4:
-        out.total_pages = in.int32({.min = 1});
+        out.repetition_penalty = in.float64({.min = 0});
         break;
       case 5:
-        out.voice = in.string({.max_length = 64});
-        break;
-      case 6:
         out.seed = in.int64();
         break;
+      case 6:
+        out.temperature = in.float64({.min = 0});
+        break;
       case 7:
-        out.ngl = in.int32({.min = 0});
+        out.text_key = in.object_key<TextFiles>();
         break;
       case 8:
         out.top_p = in.float64({.min = 0, .max = 1});
         break;
       case 9:
-        out.repetition_penalty = in.float64({.min = 0});
+        out.total_pages = in.int32({.min = 1});
         break;
       case 10:
-        out.temperature = in.float64({.min = 0});
+        out.voice = in.string({.max_length = 64});
         break;
     }
   }
@@ -275,23 +275,23 @@ TextProcessedEvent read_text_processed_event(pipegen::json::Reader& in) {
 void write(pipegen::json::Writer& out, const TextProcessedEvent& value) {
   out.begin_object();
   out.field("header", value.header);
-  out.field("textKey", value.text_key);
-  out.field("pngKey", value.png_key);
+  out.field("ngl", value.ngl);
   out.field("pageNumber", value.page_number);
+  out.field("pngKey", value.png_key);
+  out.field("repetitionPenalty", value.repetition_penalty);
+  out.field("seed", value.seed);
+  out.field("temperature", value.temperature);
+  out.field("textKey", value.text_key);
+  out.field("topP", value.top_p);
   out.field("totalPages", value.total_pages);
   out.field("voice", value.voice);
-  out.field("seed", value.seed);
-  out.field("ngl", value.ngl);
-  out.field("topP", value.top_p);
-  out.field("repetitionPenalty", value.repetition_penalty);
-  out.field("temperature", value.temperature);
   out.end_object();
 }
 
 void publish(pipegen::Outbox& outbox, TextProcessedEvent event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.timestamp = fresh.now();
   event.header.event_id = fresh.uuid();
+  event.header.timestamp = fresh.now();
   outbox.publish({
       .event = "TextProcessedEvent",
       .subject = outbox.settings().text("nats.text_processed_subject", "text.processed"),

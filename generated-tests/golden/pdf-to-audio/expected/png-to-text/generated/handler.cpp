@@ -8,15 +8,15 @@ namespace png_to_text {
 TextProcessedEvent handle(const PNGCreatedEvent& event, pipegen::Context& context) {
   TextProcessedEvent out;
   out.header = event.header;
-  out.png_key = event.png_key;
+  out.ngl = event.ngl;
   out.page_number = event.page_number;
+  out.png_key = event.png_key;
+  out.repetition_penalty = event.repetition_penalty;
+  out.seed = event.seed;
+  out.temperature = event.temperature;
+  out.top_p = event.top_p;
   out.total_pages = event.total_pages;
   out.voice = event.voice;
-  out.seed = event.seed;
-  out.ngl = event.ngl;
-  out.top_p = event.top_p;
-  out.repetition_penalty = event.repetition_penalty;
-  out.temperature = event.temperature;
   out.text_key = {pipegen::concat(out.header.workflow_id, "/", out.page_number, ".txt")};
 
   const pipegen::actions::Ocr options{

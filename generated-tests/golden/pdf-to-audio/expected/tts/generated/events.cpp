@@ -5,29 +5,29 @@ namespace tts {
 
 EventHeader read_event_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"timestamp"},
-      {"workflowId"},
-      {"userId", pipegen::json::kOptional},
-      {"tenantId", pipegen::json::kOptional},
       {"eventId"},
+      {"tenantId", pipegen::json::kOptional},
+      {"timestamp"},
+      {"userId", pipegen::json::kOptional},
+      {"workflowId"},
   };
   EventHeader out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.timestamp = in.timestamp();
+        out.event_id = in.uuid();
         break;
       case 1:
-        out.workflow_id = in.string({.min_length = 1, .max_length = 128});
-        break;
-      case 2:
-        out.user_id = in.string();
-        break;
-      case 3:
         out.tenant_id = in.string();
         break;
+      case 2:
+        out.timestamp = in.timestamp();
+        break;
+      case 3:
+        out.user_id = in.string();
+        break;
       case 4:
-        out.event_id = in.uuid();
+        out.workflow_id = in.string({.min_length = 1, .max_length = 128});
         break;
     }
   }
@@ -36,18 +36,18 @@ EventHeader read_event_header(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const EventHeader& value) {
   out.begin_object();
-  out.field("timestamp", value.timestamp);
-  out.field("workflowId", value.workflow_id);
-  out.field("userId", value.user_id);
-  out.field("tenantId", value.tenant_id);
   out.field("eventId", value.event_id);
+  out.field("tenantId", value.tenant_id);
+  out.field("timestamp", value.timestamp);
+  out.field("userId", value.user_id);
+  out.field("workflowId", value.workflow_id);
   out.end_object();
 }
 
 AudioChunkCreatedEvent read_audio_chunk_created_event(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"header"},
       {"audioKey"},
+      {"header"},
       {"pageNumber"},
       {"totalPages"},
   };
@@ -55,10 +55,10 @@ AudioChunkCreatedEvent read_audio_chunk_created_event(pipegen::json::Reader& in)
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.header = read_event_header(in);
+        out.audio_key = in.object_key<AudioFiles>();
         break;
       case 1:
-        out.audio_key = in.object_key<AudioFiles>();
+        out.header = read_event_header(in);
         break;
       case 2:
         out.page_number = in.int32({.min = 1});
@@ -73,8 +73,8 @@ AudioChunkCreatedEvent read_audio_chunk_created_event(pipegen::json::Reader& in)
 
 void write(pipegen::json::Writer& out, const AudioChunkCreatedEvent& value) {
   out.begin_object();
-  out.field("header", value.header);
   out.field("audioKey", value.audio_key);
+  out.field("header", value.header);
   out.field("pageNumber", value.page_number);
   out.field("totalPages", value.total_pages);
   out.end_object();
@@ -83,16 +83,16 @@ void write(pipegen::json::Writer& out, const AudioChunkCreatedEvent& value) {
 TextProcessedEvent read_text_processed_event(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
       {"header"},
-      {"textKey"},
-      {"pngKey"},
+      {"ngl", pipegen::json::kOptional},
       {"pageNumber"},
+      {"pngKey"},
+      {"repetitionPenalty", pipegen::json::kOptional},
+      {"seed", pipegen::json::kOptional},
+      {"temperature", pipegen::json::kOptional},
+      {"textKey"},
+      {"topP", pipegen::json::kOptional},
       {"totalPages"},
       {"voice", pipegen::json::kOptional},
-      {"seed", pipegen::json::kOptional},
-      {"ngl", pipegen::json::kOptional},
-      {"topP", pipegen::json::kOptional},
-      {"repetitionPenalty", pipegen::json::kOptional},
-      {"temperature", pipegen::json::kOptional},
   };
   TextProcessedEvent out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
@@ -101,34 +101,34 @@ TextProcessedEvent read_text_processed_event(pipegen::json::Reader& in) {
         out.header = read_event_header(in);
         break;
       case 1:
-        out.text_key = in.object_key<TextFiles>();
+        out.ngl = in.int32({.min = 0});
         break;
       case 2:
-        out.png_key = in.object_key<PngFiles>();
-        break;
-      case 3:
         out.page_number = in.int32({.min = 1});
         break;
+      case 3:
+        out.png_key = in.object_key<PngFiles>();
+        break;
       case 4:
-        out.total_pages = in.int32({.min = 1});
+        out.repetition_penalty = in.float64({.min = 0});
         break;
       case 5:
-        out.voice = in.string({.max_length = 64});
-        break;
-      case 6:
         out.seed = in.int64();
         break;
+      case 6:
+        out.temperature = in.float64({.min = 0});
+        break;
       case 7:
-        out.ngl = in.int32({.min = 0});
+        out.text_key = in.object_key<TextFiles>();
         break;
       case 8:
         out.top_p = in.float64({.min = 0, .max = 1});
         break;
       case 9:
-        out.repetition_penalty = in.float64({.min = 0});
+        out.total_pages = in.int32({.min = 1});
         break;
       case 10:
-        out.temperature = in.float64({.min = 0});
+        out.voice = in.string({.max_length = 64});
         break;
     }
   }
@@ -138,23 +138,23 @@ TextProcessedEvent read_text_processed_event(pipegen::json::Reader& in) {
 void write(pipegen::json::Writer& out, const TextProcessedEvent& value) {
   out.begin_object();
   out.field("header", value.header);
-  out.field("textKey", value.text_key);
-  out.field("pngKey", value.png_key);
+  out.field("ngl", value.ngl);
   out.field("pageNumber", value.page_number);
+  out.field("pngKey", value.png_key);
+  out.field("repetitionPenalty", value.repetition_penalty);
+  out.field("seed", value.seed);
+  out.field("temperature", value.temperature);
+  out.field("textKey", value.text_key);
+  out.field("topP", value.top_p);
   out.field("totalPages", value.total_pages);
   out.field("voice", value.voice);
-  out.field("seed", value.seed);
-  out.field("ngl", value.ngl);
-  out.field("topP", value.top_p);
-  out.field("repetitionPenalty", value.repetition_penalty);
-  out.field("temperature", value.temperature);
   out.end_object();
 }
 
 void publish(pipegen::Outbox& outbox, AudioChunkCreatedEvent event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.timestamp = fresh.now();
   event.header.event_id = fresh.uuid();
+  event.header.timestamp = fresh.now();
   outbox.publish({
       .event = "AudioChunkCreatedEvent",
       .subject = outbox.settings().text("nats.audio_chunk_created_subject", "audio.chunk.created"),

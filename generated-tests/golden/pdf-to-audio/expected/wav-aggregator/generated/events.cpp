@@ -5,29 +5,29 @@ namespace wav_aggregator {
 
 EventHeader read_event_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"timestamp"},
-      {"workflowId"},
-      {"userId", pipegen::json::kOptional},
-      {"tenantId", pipegen::json::kOptional},
       {"eventId"},
+      {"tenantId", pipegen::json::kOptional},
+      {"timestamp"},
+      {"userId", pipegen::json::kOptional},
+      {"workflowId"},
   };
   EventHeader out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.timestamp = in.timestamp();
+        out.event_id = in.uuid();
         break;
       case 1:
-        out.workflow_id = in.string({.min_length = 1, .max_length = 128});
-        break;
-      case 2:
-        out.user_id = in.string();
-        break;
-      case 3:
         out.tenant_id = in.string();
         break;
+      case 2:
+        out.timestamp = in.timestamp();
+        break;
+      case 3:
+        out.user_id = in.string();
+        break;
       case 4:
-        out.event_id = in.uuid();
+        out.workflow_id = in.string({.min_length = 1, .max_length = 128});
         break;
     }
   }
@@ -36,27 +36,27 @@ EventHeader read_event_header(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const EventHeader& value) {
   out.begin_object();
-  out.field("timestamp", value.timestamp);
-  out.field("workflowId", value.workflow_id);
-  out.field("userId", value.user_id);
-  out.field("tenantId", value.tenant_id);
   out.field("eventId", value.event_id);
+  out.field("tenantId", value.tenant_id);
+  out.field("timestamp", value.timestamp);
+  out.field("userId", value.user_id);
+  out.field("workflowId", value.workflow_id);
   out.end_object();
 }
 
 FinalAudioCreatedEvent read_final_audio_created_event(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"header"},
       {"finalAudioKey"},
+      {"header"},
   };
   FinalAudioCreatedEvent out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.header = read_event_header(in);
+        out.final_audio_key = in.object_key<FinalAudioFiles>();
         break;
       case 1:
-        out.final_audio_key = in.object_key<FinalAudioFiles>();
+        out.header = read_event_header(in);
         break;
     }
   }
@@ -65,17 +65,17 @@ FinalAudioCreatedEvent read_final_audio_created_event(pipegen::json::Reader& in)
 
 void write(pipegen::json::Writer& out, const FinalAudioCreatedEvent& value) {
   out.begin_object();
-  out.field("header", value.header);
   out.field("finalAudioKey", value.final_audio_key);
+  out.field("header", value.header);
   out.end_object();
 }
 
 WavFileCreatedEvent read_wav_file_created_event(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
       {"header"},
-      {"wavKey"},
       {"pageNumber"},
       {"totalPages"},
+      {"wavKey"},
   };
   WavFileCreatedEvent out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
@@ -84,13 +84,13 @@ WavFileCreatedEvent read_wav_file_created_event(pipegen::json::Reader& in) {
         out.header = read_event_header(in);
         break;
       case 1:
-        out.wav_key = in.object_key<WavFiles>();
-        break;
-      case 2:
         out.page_number = in.int32({.min = 1});
         break;
-      case 3:
+      case 2:
         out.total_pages = in.int32({.min = 1});
+        break;
+      case 3:
+        out.wav_key = in.object_key<WavFiles>();
         break;
     }
   }
@@ -100,16 +100,16 @@ WavFileCreatedEvent read_wav_file_created_event(pipegen::json::Reader& in) {
 void write(pipegen::json::Writer& out, const WavFileCreatedEvent& value) {
   out.begin_object();
   out.field("header", value.header);
-  out.field("wavKey", value.wav_key);
   out.field("pageNumber", value.page_number);
   out.field("totalPages", value.total_pages);
+  out.field("wavKey", value.wav_key);
   out.end_object();
 }
 
 void publish(pipegen::Outbox& outbox, FinalAudioCreatedEvent event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.timestamp = fresh.now();
   event.header.event_id = fresh.uuid();
+  event.header.timestamp = fresh.now();
   outbox.publish({
       .event = "FinalAudioCreatedEvent",
       .subject = outbox.settings().text("nats.final_audio_created_subject", "final.audio.created"),

@@ -24,8 +24,8 @@ struct ThumbnailFiles {
 };
 
 struct Size {
-  std::int32_t width{};
   std::int32_t height{};
+  std::int32_t width{};
 };
 
 Size read_size(pipegen::json::Reader& in);

@@ -31,6 +31,16 @@ Color read_color(pipegen::json::Reader& in);
 std::string to_text(Color value);
 void write(pipegen::json::Writer& out, Color value);
 
+struct Inner {
+  std::int32_t class_{};
+  std::string default_ = "a \"quoted\" word?\?!";
+  std::optional<std::string> new_{};
+  double order{};
+};
+
+Inner read_inner(pipegen::json::Reader& in);
+void write(pipegen::json::Writer& out, const Inner& value);
+
 /// Ties the events of one job together. Ünïcödé, a trailing backslash
 struct Header {
   pipegen::Uuid event_id{};
@@ -41,19 +51,9 @@ struct Header {
 Header read_header(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const Header& value);
 
-struct Inner {
-  std::int32_t class_{};
-  std::optional<std::string> new_{};
-  double order{};
-  std::string default_ = "a \"quoted\" word?\?!";
-};
-
-Inner read_inner(pipegen::json::Reader& in);
-void write(pipegen::json::Writer& out, const Inner& value);
-
 struct Tree {
-  std::string name{};
   std::vector<Tree> children{};
+  std::string name{};
 };
 
 Tree read_tree(pipegen::json::Reader& in);
@@ -61,49 +61,49 @@ void write(pipegen::json::Writer& out, const Tree& value);
 
 /// One of everything.
 struct EverythingEvent {
-  Header header{};
   bool a_bool{};
-  std::int32_t an_int32{};
-  std::int64_t an_int64{};
-  double a_float{};
-  pipegen::Decimal a_decimal{};
-  std::string a_string{};
-  pipegen::Bytes some_bytes{};
-  pipegen::Uuid a_uuid{};
-  pipegen::Timestamp a_timestamp{};
-  pipegen::Date a_date{};
-  pipegen::Json some_json{};
   Color a_color{};
-  pipegen::ObjectKey<RawFiles> an_object{};
-  Inner an_inner{};
+  pipegen::Date a_date{};
+  pipegen::Decimal a_decimal{};
+  double a_float{};
   std::vector<std::int32_t> a_list{};
   std::map<std::string, std::string> a_map{};
-  std::vector<std::map<std::string, std::vector<Color>>> nested{};
-  std::vector<Inner> inners{};
-  std::map<std::string, Inner> inner_map{};
-  Tree tree{};
-  std::int32_t with_default = 7;
+  std::string a_string{};
+  pipegen::Timestamp a_timestamp{};
+  pipegen::Uuid a_uuid{};
+  Inner an_inner{};
+  std::int32_t an_int32{};
+  std::int64_t an_int64{};
+  pipegen::ObjectKey<RawFiles> an_object{};
+  std::string co_await_{};
   Color color_with_default = Color::kGreen;
+  Header header{};
+  std::map<std::string, Inner> inner_map{};
+  std::vector<Inner> inners{};
   std::optional<bool> maybe_bool{};
+  std::optional<pipegen::Bytes> maybe_bytes{};
+  std::optional<Color> maybe_color{};
+  std::optional<pipegen::Date> maybe_date{};
+  std::optional<pipegen::Decimal> maybe_decimal{};
+  std::optional<double> maybe_float{};
+  std::optional<Inner> maybe_inner{};
   std::optional<std::int32_t> maybe_int32{};
   std::optional<std::int64_t> maybe_int64{};
-  std::optional<double> maybe_float{};
-  std::optional<pipegen::Decimal> maybe_decimal{};
-  std::optional<std::string> maybe_string{};
-  std::optional<pipegen::Bytes> maybe_bytes{};
-  std::optional<pipegen::Uuid> maybe_uuid{};
-  std::optional<pipegen::Timestamp> maybe_timestamp{};
-  std::optional<pipegen::Date> maybe_date{};
   std::optional<pipegen::Json> maybe_json{};
-  std::optional<Color> maybe_color{};
-  std::optional<pipegen::ObjectKey<RawFiles>> maybe_object{};
-  std::optional<Inner> maybe_inner{};
   std::optional<std::vector<Inner>> maybe_list{};
   std::optional<std::map<std::string, pipegen::Decimal>> maybe_map{};
+  std::optional<pipegen::ObjectKey<RawFiles>> maybe_object{};
+  std::optional<std::string> maybe_string{};
+  std::optional<pipegen::Timestamp> maybe_timestamp{};
+  std::optional<pipegen::Uuid> maybe_uuid{};
   std::string namespace_{};
-  std::string co_await_{};
-  std::string select{};
+  std::vector<std::map<std::string, std::vector<Color>>> nested{};
   std::string renamed{};
+  std::string select{};
+  pipegen::Bytes some_bytes{};
+  pipegen::Json some_json{};
+  Tree tree{};
+  std::int32_t with_default = 7;
 };
 
 EverythingEvent read_everything_event(pipegen::json::Reader& in);

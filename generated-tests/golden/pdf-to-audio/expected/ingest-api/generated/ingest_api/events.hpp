@@ -35,11 +35,11 @@ void write(pipegen::json::Writer& out, SummaryPlacement value);
 
 /// Ties the events of one job together.
 struct EventHeader {
-  pipegen::Timestamp timestamp{};
-  std::string workflow_id{};
-  std::optional<std::string> user_id{};
-  std::optional<std::string> tenant_id{};
   pipegen::Uuid event_id{};
+  std::optional<std::string> tenant_id{};
+  pipegen::Timestamp timestamp{};
+  std::optional<std::string> user_id{};
+  std::string workflow_id{};
 };
 
 EventHeader read_event_header(pipegen::json::Reader& in);
@@ -47,8 +47,8 @@ void write(pipegen::json::Writer& out, const EventHeader& value);
 
 /// Remarks that a language model adds to the text of a page.
 struct Commentary {
-  bool enabled = false;
   std::optional<std::string> custom_instructions{};
+  bool enabled = false;
 };
 
 Commentary read_commentary(pipegen::json::Reader& in);
@@ -56,9 +56,9 @@ void write(pipegen::json::Writer& out, const Commentary& value);
 
 /// A summary that a language model adds to the text of a page.
 struct Summary {
+  std::optional<std::string> custom_instructions{};
   bool enabled = false;
   SummaryPlacement placement = SummaryPlacement::kBottom;
-  std::optional<std::string> custom_instructions{};
 };
 
 Summary read_summary(pipegen::json::Reader& in);
@@ -75,8 +75,8 @@ void write(pipegen::json::Writer& out, const Augmentation& value);
 
 /// The speech of the whole document is one WAV file.
 struct FinalAudioCreatedEvent {
-  EventHeader header{};
   pipegen::ObjectKey<FinalAudioFiles> final_audio_key{};
+  EventHeader header{};
 };
 
 FinalAudioCreatedEvent read_final_audio_created_event(pipegen::json::Reader& in);
@@ -84,15 +84,15 @@ void write(pipegen::json::Writer& out, const FinalAudioCreatedEvent& value);
 
 /// A PDF was stored.
 struct PDFCreatedEvent {
-  EventHeader header{};
-  pipegen::ObjectKey<PdfFiles> pdf_key{};
   std::optional<Augmentation> augmentation{};
-  std::optional<std::string> voice{};
-  std::optional<std::int64_t> seed{};
+  EventHeader header{};
   std::optional<std::int32_t> ngl{};
-  std::optional<double> top_p{};
+  pipegen::ObjectKey<PdfFiles> pdf_key{};
   std::optional<double> repetition_penalty{};
+  std::optional<std::int64_t> seed{};
   std::optional<double> temperature{};
+  std::optional<double> top_p{};
+  std::optional<std::string> voice{};
 };
 
 PDFCreatedEvent read_pdf_created_event(pipegen::json::Reader& in);

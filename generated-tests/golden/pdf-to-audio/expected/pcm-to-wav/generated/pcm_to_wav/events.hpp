@@ -25,11 +25,11 @@ struct WavFiles {
 
 /// Ties the events of one job together.
 struct EventHeader {
-  pipegen::Timestamp timestamp{};
-  std::string workflow_id{};
-  std::optional<std::string> user_id{};
-  std::optional<std::string> tenant_id{};
   pipegen::Uuid event_id{};
+  std::optional<std::string> tenant_id{};
+  pipegen::Timestamp timestamp{};
+  std::optional<std::string> user_id{};
+  std::string workflow_id{};
 };
 
 EventHeader read_event_header(pipegen::json::Reader& in);
@@ -37,8 +37,8 @@ void write(pipegen::json::Writer& out, const EventHeader& value);
 
 /// A page was spoken.
 struct AudioChunkCreatedEvent {
-  EventHeader header{};
   pipegen::ObjectKey<AudioFiles> audio_key{};
+  EventHeader header{};
   std::int32_t page_number{};
   std::int32_t total_pages{};
 };
@@ -49,9 +49,9 @@ void write(pipegen::json::Writer& out, const AudioChunkCreatedEvent& value);
 /// The speech of a page is a WAV file.
 struct WavFileCreatedEvent {
   EventHeader header{};
-  pipegen::ObjectKey<WavFiles> wav_key{};
   std::int32_t page_number{};
   std::int32_t total_pages{};
+  pipegen::ObjectKey<WavFiles> wav_key{};
 };
 
 WavFileCreatedEvent read_wav_file_created_event(pipegen::json::Reader& in);

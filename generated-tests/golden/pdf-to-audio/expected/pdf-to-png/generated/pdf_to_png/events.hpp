@@ -33,22 +33,10 @@ SummaryPlacement read_summary_placement(pipegen::json::Reader& in);
 std::string to_text(SummaryPlacement value);
 void write(pipegen::json::Writer& out, SummaryPlacement value);
 
-/// Ties the events of one job together.
-struct EventHeader {
-  pipegen::Timestamp timestamp{};
-  std::string workflow_id{};
-  std::optional<std::string> user_id{};
-  std::optional<std::string> tenant_id{};
-  pipegen::Uuid event_id{};
-};
-
-EventHeader read_event_header(pipegen::json::Reader& in);
-void write(pipegen::json::Writer& out, const EventHeader& value);
-
 /// Remarks that a language model adds to the text of a page.
 struct Commentary {
-  bool enabled = false;
   std::optional<std::string> custom_instructions{};
+  bool enabled = false;
 };
 
 Commentary read_commentary(pipegen::json::Reader& in);
@@ -56,9 +44,9 @@ void write(pipegen::json::Writer& out, const Commentary& value);
 
 /// A summary that a language model adds to the text of a page.
 struct Summary {
+  std::optional<std::string> custom_instructions{};
   bool enabled = false;
   SummaryPlacement placement = SummaryPlacement::kBottom;
-  std::optional<std::string> custom_instructions{};
 };
 
 Summary read_summary(pipegen::json::Reader& in);
@@ -73,17 +61,29 @@ struct Augmentation {
 Augmentation read_augmentation(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const Augmentation& value);
 
+/// Ties the events of one job together.
+struct EventHeader {
+  pipegen::Uuid event_id{};
+  std::optional<std::string> tenant_id{};
+  pipegen::Timestamp timestamp{};
+  std::optional<std::string> user_id{};
+  std::string workflow_id{};
+};
+
+EventHeader read_event_header(pipegen::json::Reader& in);
+void write(pipegen::json::Writer& out, const EventHeader& value);
+
 /// A PDF was stored.
 struct PDFCreatedEvent {
-  EventHeader header{};
-  pipegen::ObjectKey<PdfFiles> pdf_key{};
   std::optional<Augmentation> augmentation{};
-  std::optional<std::string> voice{};
-  std::optional<std::int64_t> seed{};
+  EventHeader header{};
   std::optional<std::int32_t> ngl{};
-  std::optional<double> top_p{};
+  pipegen::ObjectKey<PdfFiles> pdf_key{};
   std::optional<double> repetition_penalty{};
+  std::optional<std::int64_t> seed{};
   std::optional<double> temperature{};
+  std::optional<double> top_p{};
+  std::optional<std::string> voice{};
 };
 
 PDFCreatedEvent read_pdf_created_event(pipegen::json::Reader& in);
@@ -91,19 +91,19 @@ void write(pipegen::json::Writer& out, const PDFCreatedEvent& value);
 
 /// A page was rendered.
 struct PNGCreatedEvent {
-  EventHeader header{};
-  pipegen::ObjectKey<PngFiles> png_key{};
-  std::int32_t page_number{};
-  std::int32_t total_pages{};
+  std::optional<Augmentation> augmentation{};
   /// Nothing but one colour is on the page.
   std::optional<bool> blank{};
-  std::optional<Augmentation> augmentation{};
-  std::optional<std::string> voice{};
-  std::optional<std::int64_t> seed{};
+  EventHeader header{};
   std::optional<std::int32_t> ngl{};
-  std::optional<double> top_p{};
+  std::int32_t page_number{};
+  pipegen::ObjectKey<PngFiles> png_key{};
   std::optional<double> repetition_penalty{};
+  std::optional<std::int64_t> seed{};
   std::optional<double> temperature{};
+  std::optional<double> top_p{};
+  std::int32_t total_pages{};
+  std::optional<std::string> voice{};
 };
 
 PNGCreatedEvent read_png_created_event(pipegen::json::Reader& in);

@@ -30,11 +30,11 @@ struct TextFiles {
 
 /// Ties the events of one job together.
 struct EventHeader {
-  pipegen::Timestamp timestamp{};
-  std::string workflow_id{};
-  std::optional<std::string> user_id{};
-  std::optional<std::string> tenant_id{};
   pipegen::Uuid event_id{};
+  std::optional<std::string> tenant_id{};
+  pipegen::Timestamp timestamp{};
+  std::optional<std::string> user_id{};
+  std::string workflow_id{};
 };
 
 EventHeader read_event_header(pipegen::json::Reader& in);
@@ -42,8 +42,8 @@ void write(pipegen::json::Writer& out, const EventHeader& value);
 
 /// A page was spoken.
 struct AudioChunkCreatedEvent {
-  EventHeader header{};
   pipegen::ObjectKey<AudioFiles> audio_key{};
+  EventHeader header{};
   std::int32_t page_number{};
   std::int32_t total_pages{};
 };
@@ -54,16 +54,16 @@ void write(pipegen::json::Writer& out, const AudioChunkCreatedEvent& value);
 /// The text of a page was read.
 struct TextProcessedEvent {
   EventHeader header{};
-  pipegen::ObjectKey<TextFiles> text_key{};
-  pipegen::ObjectKey<PngFiles> png_key{};
+  std::optional<std::int32_t> ngl{};
   std::int32_t page_number{};
+  pipegen::ObjectKey<PngFiles> png_key{};
+  std::optional<double> repetition_penalty{};
+  std::optional<std::int64_t> seed{};
+  std::optional<double> temperature{};
+  pipegen::ObjectKey<TextFiles> text_key{};
+  std::optional<double> top_p{};
   std::int32_t total_pages{};
   std::optional<std::string> voice{};
-  std::optional<std::int64_t> seed{};
-  std::optional<std::int32_t> ngl{};
-  std::optional<double> top_p{};
-  std::optional<double> repetition_penalty{};
-  std::optional<double> temperature{};
 };
 
 TextProcessedEvent read_text_processed_event(pipegen::json::Reader& in);

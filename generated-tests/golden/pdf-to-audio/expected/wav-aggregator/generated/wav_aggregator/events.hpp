@@ -25,11 +25,11 @@ struct WavFiles {
 
 /// Ties the events of one job together.
 struct EventHeader {
-  pipegen::Timestamp timestamp{};
-  std::string workflow_id{};
-  std::optional<std::string> user_id{};
-  std::optional<std::string> tenant_id{};
   pipegen::Uuid event_id{};
+  std::optional<std::string> tenant_id{};
+  pipegen::Timestamp timestamp{};
+  std::optional<std::string> user_id{};
+  std::string workflow_id{};
 };
 
 EventHeader read_event_header(pipegen::json::Reader& in);
@@ -37,8 +37,8 @@ void write(pipegen::json::Writer& out, const EventHeader& value);
 
 /// The speech of the whole document is one WAV file.
 struct FinalAudioCreatedEvent {
-  EventHeader header{};
   pipegen::ObjectKey<FinalAudioFiles> final_audio_key{};
+  EventHeader header{};
 };
 
 FinalAudioCreatedEvent read_final_audio_created_event(pipegen::json::Reader& in);
@@ -47,9 +47,9 @@ void write(pipegen::json::Writer& out, const FinalAudioCreatedEvent& value);
 /// The speech of a page is a WAV file.
 struct WavFileCreatedEvent {
   EventHeader header{};
-  pipegen::ObjectKey<WavFiles> wav_key{};
   std::int32_t page_number{};
   std::int32_t total_pages{};
+  pipegen::ObjectKey<WavFiles> wav_key{};
 };
 
 WavFileCreatedEvent read_wav_file_created_event(pipegen::json::Reader& in);
