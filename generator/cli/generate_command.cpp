@@ -25,6 +25,11 @@ void print_summary(const WriteReport& report, const std::filesystem::path& outpu
   count(report.unchanged.size(), "unchanged");
   count(report.kept.size(), "of yours kept");
   std::cout << output.string() << ": " << (counts.empty() ? "no files" : counts) << '\n';
+  for (const auto& [path, lines] : report.outdated) {
+    if (lines.empty()) continue;
+    std::cout << (output / path).string() << " is yours, so it was kept. By the schema it would have:\n";
+    for (const std::string& line : lines) std::cout << "  " << line << '\n';
+  }
   if (!report.orphaned.empty()) {
     std::cout << "No longer generated, but edited or yours, so still there (delete what you do not need):\n";
     for (const std::string& path : report.orphaned) std::cout << "  " << (output / path).string() << '\n';

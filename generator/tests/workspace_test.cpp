@@ -262,6 +262,25 @@ TEST_F(Workspace, services_of_another_pipeline_are_not_mixed_with_ours) {
   }
 }
 
+TEST_F(Workspace, what_a_file_of_the_users_lacks_is_said_when_the_schema_changed) {
+  const auto with_settings = [](const std::string& text) {
+    FileSet files = kFiles;
+    files["project.toml"] = {text, Owner::kShared};
+    return files;
+  };
+  const std::string first = "# Settings\n[nats]\nurl = \"a\"\n\n[tts_service]\nsize = 2\n";
+  write(root_, with_settings(first), kEverything);
+  const std::string mine = "[nats]\nurl = \"mine\"\n\n[tts_service]\nsize = 2\n";
+  put(root_ / "project.toml", mine);
+  EXPECT_TRUE(write(root_, with_settings(first), kEverything).outdated.empty());
+  const std::string second = "# Settings\n[nats]\nurl = \"a\"\n\n[tts_service]\nsize = 4\n";
+  const WriteReport report = write(root_, with_settings(second), kEverything);
+  EXPECT_EQ(report.outdated,
+            (std::map<std::string, Paths>{{"project.toml", {"[nats] url = \"a\"", "[tts_service] size = 4"}}}));
+  EXPECT_EQ(read(root_ / "project.toml"), mine);
+  EXPECT_TRUE(write(root_, with_settings(second), kEverything).outdated.empty()) << "said once";
+}
+
 TEST_F(Workspace, links_that_lead_out_of_it_are_refused) {
   fs::create_directories(folder_ / "outside");
   fs::create_directories(root_);

@@ -47,7 +47,9 @@ std::string Manifest::text() const {
   for (const auto& [path, entry] : files) {
     result += separator;
     result += "    " + quoted(path) + ": {\"owner\": \"" + kOwners[static_cast<std::size_t>(entry.owner)] +
-              "\", \"sha256\": \"" + entry.sha256 + "\"}";
+              "\", \"sha256\": \"" + entry.sha256 + "\"" +
+              (entry.unwritten_sha256.empty() ? "" : ", \"unwritten_sha256\": \"" + entry.unwritten_sha256 + "\"") +
+              "}";
     separator = ",\n";
   }
   return result + "\n  }\n}\n";
@@ -61,7 +63,8 @@ Manifest Manifest::parse(const std::string& text, const std::filesystem::path& p
     for (const auto& [name, entry] : document.at("services").items()) manifest.services[name] = entry;
     for (const auto& [name, entry] : document.at("files").items()) {
       manifest.files[name] = {.owner = owner_of(entry.at("owner").get<std::string>()),
-                              .sha256 = entry.at("sha256").get<std::string>()};
+                              .sha256 = entry.at("sha256").get<std::string>(),
+                              .unwritten_sha256 = entry.value("unwritten_sha256", "")};
     }
   } catch (const WorkspaceError&) {
     throw;

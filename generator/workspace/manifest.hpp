@@ -12,7 +12,8 @@ namespace pipegen::gen {
 
 struct ManifestEntry {
   Owner owner = Owner::kPipegen;
-  std::string sha256;  // empty: the file was there before pipegen wanted to write it, and is its owner's
+  std::string sha256;              // empty: the file was there before pipegen wanted to write it, and is its owner's
+  std::string unwritten_sha256{};  // of what pipegen would have written last, had the file not been the user's
 };
 
 struct Manifest {

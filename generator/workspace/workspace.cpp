@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <sstream>
 #include <thread>
 #include <utility>
 
@@ -205,6 +206,27 @@ void finish_interrupted_run(const fs::path& root) {
 // ---- write: what to do with each file
 // ----------------------------------------------------------------------------------------
 
+/// The lines of `wanted` that are not in `present`, each behind the "[section]" that it stands in.
+std::vector<std::string> missing_lines(const std::string& present, const std::string& wanted) {
+  const auto lines_of = [](const std::string& text) {
+    std::vector<std::string> lines;
+    std::istringstream in(text);
+    std::string section;
+    for (std::string line; std::getline(in, line);) {
+      if (line.starts_with('[')) {
+        section = line + ' ';
+      } else if (!line.empty() && !line.starts_with('#')) {
+        lines.push_back(section + line);
+      }
+    }
+    return lines;
+  };
+  const auto there = lines_of(present);
+  std::vector<std::string> missing = lines_of(wanted);
+  std::erase_if(missing, [&](const std::string& line) { return std::ranges::find(there, line) != there.end(); });
+  return missing;
+}
+
 /// The decisions of one write; nothing on the disk changes until commit().
 class Write {
  public:
@@ -251,7 +273,15 @@ class Write {
     }
     const std::string now = sha256(content);
     const bool edited = now != written;
-    if (edited && file.owner == Owner::kShared) return keep(path, file.owner, written);
+    if (edited && file.owner == Owner::kShared) {
+      const std::string unwritten = found == old_manifest_.files.end() ? "" : found->second.unwritten_sha256;
+      if (digest != (unwritten.empty() ? written : unwritten)) {
+        report_.outdated[path] = missing_lines(content, file.content);
+      }
+      keep(path, file.owner, written);
+      if (digest != written) manifest_.files[path].unwritten_sha256 = digest;
+      return;
+    }
     if (edited && !options_.force) (found == old_manifest_.files.end() ? foreign_ : edited_).push_back(path);
     put(path, file, digest, now, about->st_mode & 07777);
   }

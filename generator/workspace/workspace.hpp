@@ -44,6 +44,9 @@ struct WriteOptions {
 struct WriteReport {
   std::vector<std::string> created, updated, unchanged, removed;
   std::vector<std::string> kept;  // the user's, left as they are
+  /// Of those, the ones that pipegen would write otherwise since its last run, each with the lines that it lacks
+  /// ("[tts_service] worker_pool_size = 4").
+  std::map<std::string, std::vector<std::string>> outdated;
   std::vector<std::string>
       orphaned;  // no longer generated but edited or the user's: left there, said once, then forgotten
 };
