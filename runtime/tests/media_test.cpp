@@ -687,7 +687,7 @@ TEST_F(Speak, GivesAProgramItsTextAndValuesAndLeavesOutWhatIsAbsent) {
                   "--temperature={temperature}",
                   "--penalty",
                   "x{repetition_penalty}",
-                  "{other}",
+                  "{{other}}",
                   "--out",
                   "{output}"};
   call.sample_rate = 24000;
