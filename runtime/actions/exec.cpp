@@ -31,6 +31,7 @@ ExecResult exec(Context& context, const Exec& options) {
   }
   if (options.output) {
     output_file = scratch / ("output" + extension_of(*options.output));
+    std::filesystem::remove(output_file);  // of another program in the same call
     values["output"] = output_file.string();
   }
   const Arguments arguments = fill_arguments(options.program, values);

@@ -64,13 +64,14 @@ Arguments fill_arguments(const std::vector<std::string>& program, const Placehol
     }
     auto filled = fill(argument, values, "program");
     const bool is_option = argument.starts_with('-');
+    const bool may_own_next = filled && is_option && names.empty() && !out.list.empty();
     if (filled) {
       out.list.push_back(std::move(*filled));
       out.used.merge(names);
     } else if (!is_option && after_option) {
       out.list.pop_back();
     }
-    after_option = filled && is_option && names.empty() && out.list.size() > 1;
+    after_option = may_own_next;
   }
   return out;
 }

@@ -72,6 +72,25 @@ class Watchdog {
   std::thread thread_;
 };
 
+std::string in_words(httplib::Error error) {
+  switch (error) {
+    case httplib::Error::Connection:
+      return "no connection";
+    case httplib::Error::ConnectionTimeout:
+      return "no connection in time";
+    case httplib::Error::SSLConnection:
+      return "no TLS connection";
+    case httplib::Error::SSLServerVerification:
+      return "its certificate cannot be trusted";
+    case httplib::Error::Read:
+      return "it was closed before the answer was complete";
+    case httplib::Error::Write:
+      return "it was closed before the request was complete";
+    default:
+      return httplib::to_string(error);
+  }
+}
+
 /// Whether there was no connection: nothing that the request could be to blame for.
 bool is_away(httplib::Error error) {
   switch (error) {
@@ -173,7 +192,7 @@ HttpResponse call(const HttpRequest& wanted, std::chrono::milliseconds timeout, 
   if (std::chrono::steady_clock::now() - start >= timeout) {
     throw Unavailable(target.server + " gave no answer within " + std::to_string(timeout.count()) + " ms");
   }
-  const std::string why = httplib::to_string(result.error());
+  const std::string why = in_words(result.error());
   if (is_away(result.error())) throw Unavailable("cannot call " + target.server + ": " + why);
   throw TransientError("the connection to " + target.server + " broke: " + why);
 }
