@@ -43,13 +43,40 @@ void write(pipegen::json::Writer& out, const Header& value) {
   out.end_object();
 }
 
+Crop read_crop(pipegen::json::Reader& in) {
+  static constexpr pipegen::json::Field kFields[] = {
+      {"left"},
+      {"right", pipegen::json::kOptional},
+  };
+  Crop out;
+  for (pipegen::json::Object fields(in, kFields); fields.next();) {
+    switch (fields.index()) {
+      case 0:
+        out.left = in.int32();
+        break;
+      case 1:
+        out.right = in.int32();
+        break;
+    }
+  }
+  return out;
+}
+
+void write(pipegen::json::Writer& out, const Crop& value) {
+  out.begin_object();
+  out.field("left", value.left);
+  out.field("right", value.right);
+  out.end_object();
+}
+
 PictureCreated read_picture_created(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
       {"header", pipegen::json::kOptional},
       {"pictureKey"},
       {"pageNumber"},
       {"width", pipegen::json::kOptional},
-      {"quality"},
+      {"quality", pipegen::json::kOptional},
+      {"crop", pipegen::json::kOptional},
   };
   PictureCreated out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
@@ -69,6 +96,9 @@ PictureCreated read_picture_created(pipegen::json::Reader& in) {
       case 4:
         out.quality = read_quality(in);
         break;
+      case 5:
+        out.crop = read_crop(in);
+        break;
     }
   }
   return out;
@@ -81,6 +111,7 @@ void write(pipegen::json::Writer& out, const PictureCreated& value) {
   out.field("pageNumber", value.page_number);
   out.field("width", value.width);
   out.field("quality", value.quality);
+  out.field("crop", value.crop);
   out.end_object();
 }
 

@@ -176,13 +176,15 @@ const std::string_view kOpenApi = R"openapi({
           },
           "quality": {
             "$ref": "#/components/schemas/Quality"
+          },
+          "crop": {
+            "$ref": "#/components/schemas/Crop"
           }
         },
         "required": [
           "header",
           "pictureKey",
-          "pageNumber",
-          "quality"
+          "pageNumber"
         ]
       },
       "Header": {
@@ -205,6 +207,22 @@ const std::string_view kOpenApi = R"openapi({
         "enum": [
           "fast",
           "good"
+        ]
+      },
+      "Crop": {
+        "type": "object",
+        "properties": {
+          "left": {
+            "type": "integer",
+            "format": "int32"
+          },
+          "right": {
+            "type": "integer",
+            "format": "int32"
+          }
+        },
+        "required": [
+          "left"
         ]
       }
     }

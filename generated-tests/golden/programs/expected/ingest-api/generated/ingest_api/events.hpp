@@ -36,13 +36,22 @@ struct Header {
 Header read_header(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const Header& value);
 
+struct Crop {
+  std::int32_t left{};
+  std::optional<std::int32_t> right{};
+};
+
+Crop read_crop(pipegen::json::Reader& in);
+void write(pipegen::json::Writer& out, const Crop& value);
+
 /// Event on subject picture.created.
 struct PictureCreated {
   Header header{};
   pipegen::ObjectKey<PictureFiles> picture_key{};
   std::int32_t page_number{};
   std::optional<std::int32_t> width{};
-  Quality quality{};
+  std::optional<Quality> quality{};
+  std::optional<Crop> crop{};
 };
 
 PictureCreated read_picture_created(pipegen::json::Reader& in);
