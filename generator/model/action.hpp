@@ -2,6 +2,7 @@
 // event. One entry here, one header in runtime/include/pipegen/actions and one rendering in plan/ make an action.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,7 @@ struct ActionParameter {
     kOutput,   // names an object field of the produced event, which the action fills
     kResult,   // names a field of the produced event that gets a value of the action (page number, …)
     kValue,    // a literal, or a field of the consumed event
+    kValues,   // a map from names to such values, each of any type that has a text
     kSetting,  // a literal: the default of the setting <section>.<name>, which may be changed at run time
     kSecret,   // a secret of the settings; `with:` cannot name it
   } role = Role::kValue;
@@ -25,11 +27,16 @@ struct ActionParameter {
   std::string_view fallback{};  // literal used when `with:` does not say; empty: absent
   bool required = false;
   std::string_view doc{};
+  std::vector<std::string_view> choices{};  // kSetting only: what it may be; empty: anything
+  // kSetting only: it may hold "{name}", the name being one of these or of the `values`. Names of inputs and outputs
+  // count only when `with:` has them.
+  std::optional<std::vector<std::string_view>> placeholders{};
+  bool asked_for = false;  // kResult only: an option of that name tells the action that it is wanted
 };
 
 struct Action {
   std::string_view name;       // "speak"
-  std::string_view component;  // CMake target of the runtime: "pdf", "ocr", "speech", "audio"; empty: core only
+  std::string_view component;  // CMake target of the runtime: "pdf", "ocr", "speech", "audio", …
   bool makes_many = false;     // one event per …, by the action's nature
   bool collects = false;       // needs `collect:`
   std::vector<ActionParameter> parameters;

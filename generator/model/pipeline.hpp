@@ -184,6 +184,7 @@ struct ActionArgument {
   std::string parameter;  // "text", "dpi", "voice"
   Expression value;       // kConsumed or kLiteral (or kInterpolation for text)
   std::string field;      // for output ports: the produced event's object field that the action fills
+  std::map<std::string, Expression> values{};  // for a map of values, in place of `value`
 };
 
 struct Retry {

@@ -11,8 +11,9 @@ namespace {
 
 using nlohmann::json;
 
-/// What an action's outputs are called inside the callback of its handler.
-std::string output_expression(const std::string& output) {
+/// What an action's outputs are called: inside the callback of a handler that makes many, else after the call.
+std::string output_expression(const Action& action, const std::string& output) {
+  if (!action.makes_many) return "result." + output;
   if (output == "page") return "page.number";
   if (output == "pages") return "page.total";
   return "page." + output;
@@ -50,6 +51,23 @@ std::string setting_expression(const Stage& stage, const ActionParameter& parame
   }
 }
 
+/// `{{"page", pipegen::concat("page ", event.page_number)}, {"width", event.width}}`.
+std::string named_values(const Pipeline& pipeline, const ActionArgument& argument, const std::string& consumed) {
+  std::string out;
+  for (const auto& [name, value] : argument.values) {
+    Type type;  // of a literal
+    if (value.literal.kind == Literal::Kind::kBool) type.kind = TypeKind::kBool;
+    if (value.literal.kind == Literal::Kind::kNumber) {
+      const bool whole = value.literal.text.find_first_of(".eE") == std::string::npos;
+      type.kind = whole ? TypeKind::kInt64 : TypeKind::kFloat64;
+    }
+    if (value.kind == Expression::Kind::kConsumed) type = value.path.type;
+    out += (out.empty() ? "" : ", ") + ("{" + cpp_string(name) + ", ") +
+           value_expression(pipeline, value, type, consumed, "") + "}";
+  }
+  return "{" + out + "}";
+}
+
 /// The members of the action's options: `.text = event.text_key`.
 json option_lines(const Pipeline& pipeline, const Stage& stage, const Action& action, const std::string& consumed,
                   const std::string& produced) {
@@ -82,18 +100,31 @@ json option_lines(const Pipeline& pipeline, const Stage& stage, const Action& ac
         lines.push_back(member + "context.settings().secret(" +
                         cpp_string(stage.section + "." + std::string(parameter.name)) + ")");
         break;
+      case ActionParameter::Role::kValues:
+        if (argument != nullptr && !argument->values.empty()) {
+          lines.push_back(member + named_values(pipeline, *argument, consumed));
+        }
+        break;
       case ActionParameter::Role::kResult:
+        if (argument != nullptr && parameter.asked_for) lines.push_back(member + "true");
         break;
     }
   }
   return lines;
 }
 
-/// `out.header = event.header`, keys last because they may be made of other fields.
-json assignment_lines(const Pipeline& pipeline, const ProducedEvent& produced, const std::string& consumed) {
+/// What is done about the produced event, statement by statement.
+struct Assignments {
+  json before = json::array();  // `out.header = event.header`, keys last because they may be made of other fields
+  json after = json::array();   // `out.status = result.status`: what is known after the action; empty if it makes many
+};
+
+Assignments assignments(const Pipeline& pipeline, const Action& action, const ProducedEvent& produced,
+                        const std::string& consumed) {
   const std::string& record_name = pipeline.events.at(produced.event).record;
   const Record& record = pipeline.records.at(record_name);
-  json lines = json::array();
+  Assignments out;
+  json& lines = out.before;
   json keys = json::array();
   for (const FieldSource& source : produced.sources) {
     const Field& field = *record.find(source.field);
@@ -109,7 +140,8 @@ json assignment_lines(const Pipeline& pipeline, const ProducedEvent& produced, c
                         value_expression(pipeline, source.expression, field.type, consumed, record_name));
         break;
       case FieldSource::Kind::kAction:
-        lines.push_back(target + " = " + output_expression(source.output));
+        (action.makes_many ? out.before : out.after)
+            .push_back(target + " = " + output_expression(action, source.output));
         break;
       case FieldSource::Kind::kKey:
         if (source.expression.parts.empty()) {
@@ -122,7 +154,30 @@ json assignment_lines(const Pipeline& pipeline, const ProducedEvent& produced, c
     }
   }
   for (const json& key : keys) lines.push_back(key);
-  return lines;
+  return out;
+}
+
+bool reads_event(const Expression& expression) {
+  return expression.kind == Expression::Kind::kConsumed ||
+         std::ranges::any_of(expression.parts, [](const Expression::Part& part) {
+           return part.kind == Expression::Part::Kind::kConsumed;
+         });
+}
+
+/// Whether anything in the produced event comes from the consumed one.
+bool reads_event(const ProducedEvent& produced) {
+  return std::ranges::any_of(produced.sources, [](const FieldSource& source) {
+    return source.kind == FieldSource::Kind::kCopied || reads_event(source.expression);
+  });
+}
+
+/// Whether the handler of a built-in action needs the event at all: it has to be without a name otherwise.
+bool reads_event(const Stage& stage) {
+  const bool arguments = std::ranges::any_of(stage.arguments, [](const ActionArgument& argument) {
+    return reads_event(argument.value) ||
+           std::ranges::any_of(argument.values, [](const auto& value) { return reads_event(value.second); });
+  });
+  return arguments || std::ranges::any_of(stage.produces, [](const ProducedEvent& each) { return reads_event(each); });
 }
 
 /// `pipegen::Emitter<PNGCreatedEvent>& emit`, one for each event that the handler may make many of.
@@ -135,11 +190,11 @@ json emitters(const Stage& stage) {
   return views;
 }
 
-/// `attribute` stands before each parameter.
-std::string handler_signature(const Stage& stage, const std::string& attribute = "") {
+/// `attribute` stands before each parameter; a handler that does not read its event gives it no name.
+std::string handler_signature(const Stage& stage, const std::string& attribute = "", bool named = true) {
   std::string result = "void";
   std::string parameters = attribute + (stage.collect ? "const std::vector<" + stage.consumes + ">& events"
-                                                      : "const " + stage.consumes + "& event");
+                                                      : "const " + stage.consumes + (named ? "& event" : "&"));
   parameters += ", " + attribute + "pipegen::Context& context";
   if (stage.produces.size() == 1 && stage.produces[0].count == ProducedEvent::Count::kOne) {
     result = stage.produces[0].event;
@@ -288,9 +343,13 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
   add(generated + "main.cpp", "worker/generated/main.cpp", Owner::kPipegen, {{"origin", origins({stage.origin.file})}});
 
   if (action != nullptr) {
-    const ProducedEvent& produced = stage.produces.at(0);
-    const std::string& produced_record = pipeline.events.at(produced.event).record;
-    handler["produced"] = produced.event;
+    const ProducedEvent* produced = stage.produces.empty() ? nullptr : &stage.produces.front();
+    const std::string produced_record = produced == nullptr ? "" : pipeline.events.at(produced->event).record;
+    const Assignments lines =
+        produced == nullptr ? Assignments{} : assignments(pipeline, *action, *produced, consumed.record);
+    handler["signature"] = handler_signature(stage, "", reads_event(stage));
+    handler["has_produced"] = produced != nullptr;
+    handler["produced"] = produced == nullptr ? "" : produced->event;
     handler["consumes"] = stage.consumes;
     handler["action"] = action->name;
     handler["header"] = action->component == "audio" ? "wav" : action->name;
@@ -308,7 +367,9 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
       return name;
     }();
     handler["options"] = option_lines(pipeline, stage, *action, consumed.record, produced_record);
-    handler["assignments"] = assignment_lines(pipeline, produced, consumed.record);
+    handler["assignments"] = lines.before;
+    handler["has_results"] = !lines.after.empty();
+    handler["results"] = lines.after;
     for (const ActionParameter& parameter : action->parameters) {
       const ActionArgument* argument = find_argument(stage, parameter.name);
       if (argument == nullptr) continue;
@@ -321,9 +382,7 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
       }
     }
     // A group's handler needs its first event only when something is copied from it.
-    handler["uses_event"] = std::ranges::any_of(handler["assignments"], [](const json& line) {
-      return line.get<std::string>().find("event.") != std::string::npos;
-    });
+    handler["uses_event"] = produced != nullptr && reads_event(*produced);
     add(generated + "handler.cpp", handler_template(*action), Owner::kPipegen, handler);
   } else {
     handler["produces"] = json::array();

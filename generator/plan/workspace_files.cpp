@@ -30,6 +30,8 @@ const std::vector<Packages>& packages() {
       {"ocr", {"libleptonica-dev", "libtesseract-dev"}, {"libtesseract5", "tesseract-ocr-eng"}},
       {"speech", {"libespeak-ng-dev"}, {"espeak-ng-data", "libespeak-ng1"}},
       {"audio", {"libsndfile1-dev"}, {"libsndfile1"}},
+      {"exec", {}, {}},
+      {"http_call", {}, {}},
   };
   return kPackages;
 }

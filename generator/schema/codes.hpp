@@ -64,6 +64,7 @@ inline constexpr std::string_view kCollect = "PG0509";
 inline constexpr std::string_view kProduces = "PG0510";
 inline constexpr std::string_view kNotForCustom = "PG0511";
 inline constexpr std::string_view kTwoSources = "PG0512";
+inline constexpr std::string_view kUnknownPlaceholder = "PG0513";
 
 // How the stages fit together.
 inline constexpr std::string_view kNotConsumed = "PG0601";

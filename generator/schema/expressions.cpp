@@ -28,13 +28,8 @@ bool is_textual(TypeKind kind) {
   }
 }
 
-struct TemplatePart {
-  bool is_path = false;
-  std::string text;
-  std::size_t offset = 0;  // of a path, in the template
-};
+}  // namespace
 
-/// Splits "{a.b}/{c}.pcm"; braces are doubled to mean themselves.
 std::optional<std::vector<TemplatePart>> split_template(Resolution& r, const Node& node) {
   std::vector<TemplatePart> parts;
   std::string text;
@@ -55,16 +50,28 @@ std::optional<std::vector<TemplatePart>> split_template(Resolution& r, const Nod
       if (end == std::string::npos) return fail(i, "this '{' is never closed", "write '{{' to mean the character");
       if (!text.empty()) parts.push_back({false, std::exchange(text, {}), i});
       parts.push_back({true, all.substr(i + 1, end - i - 1), i + 1});
-      if (!is_field_path(parts.back().text)) {
-        return fail(i, in_quotes("{" + parts.back().text + "}") + " holds no field path",
-                    "write {page_number} or {header.workflow_id}");
-      }
       i = end;
     } else {
       text += c;
     }
   }
   if (!text.empty()) parts.push_back({false, text, all.size()});
+  return parts;
+}
+
+namespace {
+
+/// The parts of a template whose placeholders are field paths.
+std::optional<std::vector<TemplatePart>> split_paths(Resolution& r, const Node& node) {
+  auto parts = split_template(r, node);
+  if (!parts) return std::nullopt;
+  for (const TemplatePart& part : *parts) {
+    if (!part.is_placeholder || is_field_path(part.text)) continue;
+    r.report.error(code::kExpression, part_of(node, part.offset - 1, 1),
+                   in_quotes("{" + part.text + "}") + " holds no field path",
+                   "write {page_number} or {header.workflow_id}");
+    return std::nullopt;
+  }
   return parts;
 }
 
@@ -197,13 +204,13 @@ std::optional<Expression> value_of(Resolution& r, const Node& node, const Type& 
   }
 
   if (node.is_scalar() && !node.plain && node.text.find_first_of("{}") != std::string::npos && wants_text) {
-    auto parts = split_template(r, node);
+    auto parts = split_paths(r, node);
     if (!parts) return std::nullopt;
     out.kind = Expression::Kind::kInterpolation;
     for (const TemplatePart& part : *parts) {
       Expression::Part made;
-      made.text = part.is_path ? "" : part.text;
-      if (part.is_path) {
+      made.text = part.is_placeholder ? "" : part.text;
+      if (part.is_placeholder) {
         PathResult result = find_path(r, consumed, part.text);
         if (!result.path) {
           if (!result.quiet) {
@@ -233,17 +240,41 @@ std::optional<Expression> value_of(Resolution& r, const Node& node, const Type& 
   return out;
 }
 
+std::optional<Expression> named_value(Resolution& r, const Node& node, const Record& consumed,
+                                      const std::string& what) {
+  Type type;  // string
+  if (node.is_scalar() && node.plain) {
+    const Literal::Kind kind = literal_of(node).kind;
+    const auto path = kind == Literal::Kind::kText ? find_path(r, consumed, node.text).path : std::nullopt;
+    if (path && !is_textual(path->type.kind)) {
+      r.report.error(code::kMisfit, node.span,
+                     in_quotes(node.text) + " is of type " + spelled(path->type) + ", which has no text",
+                     "name a field that is a single value");
+      return std::nullopt;
+    }
+    if (path) type = path->type;
+    if (kind == Literal::Kind::kBool) type.kind = TypeKind::kBool;
+    // A whole number that no integer can hold keeps its digits as a text.
+    if (to_int64(node.text)) {
+      type.kind = TypeKind::kInt64;
+    } else if (kind == Literal::Kind::kNumber && !is_integer(node.text)) {
+      type.kind = TypeKind::kFloat64;
+    }
+  }
+  return value_of(r, node, type, true, consumed, what);
+}
+
 std::optional<Expression> key_template(Resolution& r, const Node& node, const Record& produced, const Record& consumed,
-                                       const std::set<std::string>& unavailable, const std::string& what) {
+                                       const std::map<std::string, std::string>& unavailable, const std::string& what) {
   if (!r.values.text(node, what)) return std::nullopt;
-  const auto parts = split_template(r, node);
+  const auto parts = split_paths(r, node);
   if (!parts) return std::nullopt;
   Expression out;
   out.kind = Expression::Kind::kInterpolation;
   bool varies = false;
   for (const TemplatePart& part : *parts) {
     Expression::Part made;
-    if (!part.is_path) {
+    if (!part.is_placeholder) {
       made.text = part.text;
       out.parts.push_back(std::move(made));
       continue;
@@ -264,9 +295,8 @@ std::optional<Expression> key_template(Resolution& r, const Node& node, const Re
       }
       return std::nullopt;
     }
-    if (of_produced && unavailable.contains(first)) {
-      r.report.error(code::kKeyTemplate, span,
-                     in_quotes(first) + " is itself the key of an object that this stage writes", "use other fields");
+    if (const auto why = unavailable.find(first); of_produced && why != unavailable.end()) {
+      r.report.error(code::kKeyTemplate, span, in_quotes(first) + " is " + why->second, "use other fields");
       return std::nullopt;
     }
     if (of_produced && result.field->fresh != FreshKind::kNone) {

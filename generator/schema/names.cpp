@@ -190,6 +190,10 @@ bool is_enum_value(std::string_view text) {
       text, [](char c) { return is_upper(c) || is_lower(c); },
       [](char c) { return is_upper(c) || is_lower(c) || is_digit(c) || c == '_' || c == '-'; });
 }
+bool is_value_name(std::string_view text) {
+  const auto allowed = [](char c) { return is_upper(c) || is_lower(c) || is_digit(c) || c == '_'; };
+  return is_name(text, allowed, allowed);
+}
 bool is_field_path(std::string_view text) {
   const auto parts = split(text, '.');
   return std::ranges::all_of(parts, [](const std::string& part) { return is_field_name(part); });

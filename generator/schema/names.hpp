@@ -12,6 +12,7 @@ bool is_field_name(std::string_view text);     // "page_number"
 bool is_kebab_name(std::string_view text);     // "pdf-to-png": pipelines, stages, uploads
 bool is_resource_name(std::string_view text);  // "TTS_JOBS", "tts-workers": streams, buckets, durables
 bool is_enum_value(std::string_view text);
+bool is_value_name(std::string_view text);  // "width", "pageNumber": of `values:`
 bool is_field_path(std::string_view text);  // "header.workflow_id"
 
 std::string cpp_field_name(const std::string& name);      // "page_number"; "class_" for "class"

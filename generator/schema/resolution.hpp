@@ -62,6 +62,14 @@ void resolve_buckets(Resolution& r);
 void resolve_events(Resolution& r);
 
 // expressions.cpp
+struct TemplatePart {
+  bool is_placeholder = false;
+  std::string text;
+  std::size_t offset = 0;  // of a placeholder's name, in the template
+};
+/// Splits "{a.b}/{c}.pcm"; braces are doubled to mean themselves. Reports braces that do not fit together.
+std::optional<std::vector<TemplatePart>> split_template(Resolution& r, const Node& node);
+
 struct PathResult {
   std::optional<FieldPath> path;
   bool quiet = false;   // cannot be resolved, and that has been reported
@@ -79,9 +87,11 @@ bool fits(const Type& from, const Type& to);
 /// A value of `set:` or `with:`: literal, field path of the consumed event, or interpolation.
 std::optional<Expression> value_of(Resolution& r, const Node& node, const Type& type, bool optional,
                                    const Record& consumed, const std::string& what);
-/// A template of `keys:`.
+/// The same for a value of any type that has a text: it may be optional, and a literal is of the type it looks like.
+std::optional<Expression> named_value(Resolution& r, const Node& node, const Record& consumed, const std::string& what);
+/// A template of `keys:`. `unavailable`: fields of the produced event that it cannot hold, and what they are.
 std::optional<Expression> key_template(Resolution& r, const Node& node, const Record& produced, const Record& consumed,
-                                       const std::set<std::string>& unavailable, const std::string& what);
+                                       const std::map<std::string, std::string>& unavailable, const std::string& what);
 
 // stages.cpp, sources.cpp
 void resolve_stages(Resolution& r);
@@ -91,7 +101,7 @@ struct StageText {
   const Node* set = nullptr;
   Span where;
 };
-/// Binds `with:` and finds a source for every field of the produced event of a built-in action.
+/// Binds `with:` and finds a source for every field of the produced event of a built-in action, if it produces one.
 void resolve_sources(Resolution& r, const Action& action, const StageText& text, Stage& stage);
 
 // ingest.cpp

@@ -1,5 +1,6 @@
 // `with:`, `keys:` and `set:` of a built-in action: where each field of the produced event comes from.
 #include <algorithm>
+#include <span>
 
 #include "schema/names.hpp"
 #include "schema/resolution.hpp"
@@ -31,10 +32,17 @@ class Binder {
         text_(text),
         stage_(stage),
         consumed_(*r.record_of(stage.consumes)),
-        produced_(*r.record_of(stage.produces.front().event)) {}
+        produced_(stage.produces.empty() ? nothing_ : *r.record_of(stage.produces.front().event)) {}
 
   void run() {
     read_with();
+    check_settings();
+    if (stage_.produces.empty()) {
+      for (const Node* given : {text_.keys, text_.set}) {
+        if (given != nullptr) produces_nothing(given == text_.keys ? "keys" : "set", given->span);
+      }
+      return;
+    }
     read_keys();
     read_set();
     for (const Field& field : produced_.fields) add_source(field);
@@ -91,6 +99,15 @@ class Binder {
   }
 
   void miss(const ActionParameter& parameter) {
+    const std::string name(parameter.name);
+    const std::string message =
+        in_quotes(action_.name) + " needs " + in_quotes(name) + ": " + std::string(parameter.doc);
+    const Span& where = text_.with != nullptr ? text_.with->span : text_.where;
+    if (parameter.role == Role::kSetting) {
+      r_.report.error(code::kMissingParameter, where, message,
+                      "write with: {" + name + (parameter.is_list ? ": [program, --option, value]}" : ": …}"));
+      return;
+    }
     const Record& record = parameter.role == Role::kInput ? consumed_ : produced_;
     std::string only;
     int candidates = 0;
@@ -99,13 +116,11 @@ class Binder {
       only = field.name;
       ++candidates;
     }
-    const std::string hint = candidates == 1   ? "write with: {" + std::string(parameter.name) + ": " + only + "}"
+    const std::string hint = candidates == 1   ? "write with: {" + name + ": " + only + "}"
                              : candidates == 0 ? in_quotes(record.name) + " has no field of type object<…> to name"
                                                : "name one of the object fields of " + in_quotes(record.name);
     if (parameter.role == Role::kOutput) outputs_incomplete_ = true;
-    r_.report.error(code::kMissingParameter, text_.with != nullptr ? text_.with->span : text_.where,
-                    in_quotes(action_.name) + " needs " + in_quotes(parameter.name) + ": " + std::string(parameter.doc),
-                    hint);
+    r_.report.error(code::kMissingParameter, where, message, hint);
   }
 
   void bind(const ActionParameter& parameter, const Node& node) {
@@ -121,6 +136,8 @@ class Binder {
           stage_.arguments.push_back({std::string(parameter.name), std::move(*value), ""});
         }
         return;
+      case Role::kValues:
+        return bind_values(parameter, node);
       case Role::kSetting:
         return bind_setting(parameter, node);
       case Role::kSecret:
@@ -152,6 +169,7 @@ class Binder {
 
   void bind_output(const ActionParameter& parameter, const Node& node) {
     const bool is_object = parameter.role == Role::kOutput;
+    if (stage_.produces.empty()) return produces_nothing(parameter.name, node.span);
     const auto name = r_.values.text(node, parameter_what(parameter));
     if (!name) return give_up(is_object);
     const Field* field = produced_.find(*name);
@@ -184,6 +202,13 @@ class Binder {
     stage_.arguments.push_back({std::string(parameter.name), {}, *name});
   }
 
+  void produces_nothing(std::string_view key, const Span& span) {
+    r_.report.error(
+        code::kProduces, span,
+        in_quotes(key) + " speaks of the produced event, and stage " + in_quotes(stage_.name) + " produces nothing",
+        "add produces: with the event, or remove it");
+  }
+
   void give_up(bool is_object) { outputs_incomplete_ = outputs_incomplete_ || is_object; }
 
   void bind_setting(const ActionParameter& parameter, const Node& node) {
@@ -196,9 +221,117 @@ class Binder {
                       parameter.is_list ? "write [program, --option, value]" : "");
       return;
     }
+    if (parameter.required && (parameter.is_list ? literal->items.empty() : literal->text.empty())) {
+      r_.report.error(code::kMisfit, node.span, parameter_what(parameter) + " is empty",
+                      parameter.is_list ? "write [program, --option, value]" : "give it a value");
+      return;
+    }
+    const std::vector<std::string> choices(parameter.choices.begin(), parameter.choices.end());
+    if (!choices.empty() && std::ranges::find(choices, literal->text) == choices.end()) {
+      std::string hint = did_you_mean(literal->text, choices);
+      if (hint.empty()) hint = "choose " + one_of(choices);
+      r_.report.error(code::kMisfit, node.span, parameter_what(parameter) + " cannot be " + in_quotes(literal->text),
+                      hint);
+      return;
+    }
     Expression value;
     value.literal = std::move(*literal);
     stage_.arguments.push_back({std::string(parameter.name), std::move(value), ""});
+  }
+
+  void bind_values(const ActionParameter& parameter, const Node& node) {
+    if (!MapView(r_.report, node, parameter_what(parameter), node.span, {})) return;
+    ActionArgument argument{.parameter = std::string(parameter.name), .value = {}, .field = {}};
+    for (std::size_t i = 0; i < node.keys.size(); ++i) {
+      const Node& key = node.keys[i];
+      const std::string what = in_quotes(key.text) + " of 'values'";
+      const bool taken = std::ranges::any_of(action_.parameters, [&](const ActionParameter& other) {
+        return other.placeholders && std::ranges::find(*other.placeholders, key.text) != other.placeholders->end();
+      });
+      if (!is_value_name(key.text)) {
+        r_.report.error(code::kBadName, key.span, in_quotes(key.text) + " is no name of a value",
+                        "letters, digits and '_': page_number");
+      } else if (taken) {
+        r_.report.error(code::kReserved, key.span, in_quotes("{" + key.text + "}") + " has a meaning of its own",
+                        "choose another name");
+      } else if (node.items[i].is_null()) {
+        r_.report.error(code::kNoValue, key.span, what + " has no value", "give it one, or remove it");
+      } else if (auto value = named_value(r_, node.items[i], consumed_, what)) {
+        argument.values.emplace(key.text, std::move(*value));
+      }
+    }
+    stage_.arguments.push_back(std::move(argument));
+  }
+
+  /// What can be said about settings only when all of `with:` is known.
+  void check_settings() {
+    bool uses_output = false;
+    for (const ActionParameter& parameter : action_.parameters) {
+      const Node* node = entry(text_.with, parameter.name).value;
+      if (!parameter.placeholders || node == nullptr) continue;
+      const std::span<const Node> texts =
+          parameter.is_list ? std::span<const Node>(node->items) : std::span<const Node>(node, 1);
+      for (const Node& text : texts) {
+        if (!text.is_scalar()) continue;
+        const auto parts = split_template(r_, text);
+        if (!parts) continue;
+        for (const TemplatePart& part : *parts) {
+          if (!part.is_placeholder) continue;
+          uses_output = uses_output || part.text == "output";
+          const Span span = part_of(text, part.offset - 1, part.text.size() + 2);
+          if (parameter.is_list && &text == &texts.front()) {
+            r_.report.error(code::kUnknownPlaceholder, span,
+                            in_quotes(text.text) + " is what to run, which no message chooses",
+                            "write the name of the program");
+          } else {
+            check_placeholder(parameter, part.text, span);
+          }
+        }
+      }
+    }
+    const Entry given = entry(text_.with, "text");
+    if (action_.name == "exec" && !stage_.produces.empty() && given.value != nullptr &&
+        entry(text_.with, "output").value != nullptr && !uses_output) {
+      r_.report.error(code::kMisfit, given.key->span,
+                      "'text' and 'output' would both be what the program writes to standard output",
+                      "let it write a file, which 'program' calls {output}, or remove one of them");
+    }
+  }
+
+  void check_placeholder(const ActionParameter& parameter, const std::string& name, const Span& span) {
+    std::vector<std::string> names;
+    for (const std::string_view each : *parameter.placeholders) {
+      const auto port = std::ranges::find(action_.parameters, each, &ActionParameter::name);
+      const bool is_port =
+          port != action_.parameters.end() && (port->role == Role::kInput || port->role == Role::kOutput);
+      if (!is_port || entry(text_.with, each).value != nullptr) names.emplace_back(each);
+    }
+    if (const Node* values = entry(text_.with, "values").value; values != nullptr && values->is_map()) {
+      for (const Node& key : values->keys) names.push_back(key.text);
+    }
+    if (std::ranges::find(names, name) == names.end()) {
+      std::string hint = did_you_mean(name, names);
+      if (hint.empty()) {
+        const bool is_fixed = std::ranges::find(*parameter.placeholders, name) != parameter.placeholders->end();
+        const bool has_values =
+            std::ranges::find(action_.parameters, Role::kValues, &ActionParameter::role) != action_.parameters.end();
+        hint = is_fixed     ? "add " + in_quotes(name) + " to 'with'"
+               : has_values ? "give it a value: with: {values: {" + name + ": …}}, or write '{{' to mean the character"
+                            : "write '{{' to mean the character";
+      }
+      r_.report.error(
+          code::kUnknownPlaceholder, span,
+          "nothing gives " + in_quotes("{" + name + "}") + " in " + parameter_what(parameter) + " its value", hint);
+      return;
+    }
+    if (parameter.is_list) return;
+    for (const ActionArgument& argument : stage_.arguments) {
+      const auto value = argument.values.find(name);
+      if (value == argument.values.end() || !value->second.path.optional) continue;
+      r_.report.error(code::kUnknownPlaceholder, span,
+                      in_quotes(name) + " is optional: " + parameter_what(parameter) + " would have a hole",
+                      "use a field that is always there");
+    }
   }
 
   /// Reports keys that are no fields of the produced event; true for those that are.
@@ -217,8 +350,14 @@ class Binder {
     if (text_.keys == nullptr) return;
     if (!MapView(r_.report, *text_.keys, "'keys'", text_.where, {})) return;
     std::set<std::string> written;
+    std::map<std::string, std::string> unavailable;
     for (const auto& [field, parameter] : by_action_) {
-      if (parameter->role == Role::kOutput) written.insert(field);
+      if (parameter->role == Role::kOutput) {
+        written.insert(field);
+        unavailable.emplace(field, "itself the key of an object that this stage writes");
+      } else if (!action_.makes_many) {
+        unavailable.emplace(field, "known only when the object has been written");
+      }
     }
     for (std::size_t i = 0; i < text_.keys->keys.size(); ++i) {
       const Node& key = text_.keys->keys[i];
@@ -231,8 +370,8 @@ class Binder {
         }
         continue;
       }
-      auto expression =
-          key_template(r_, text_.keys->items[i], produced_, consumed_, written, "the key of " + in_quotes(key.text));
+      auto expression = key_template(r_, text_.keys->items[i], produced_, consumed_, unavailable,
+                                     "the key of " + in_quotes(key.text));
       if (!expression) continue;
       if (stage_.produces.front().count == ProducedEvent::Count::kMany && !tells_apart(*expression)) {
         r_.report.error(code::kKeyTemplate, text_.keys->items[i].span,
@@ -354,6 +493,7 @@ class Binder {
   const Action& action_;
   const StageText& text_;
   Stage& stage_;
+  const Record nothing_{};  // stands for the produced event of a stage that has none
   const Record& consumed_;
   const Record& produced_;
   std::map<std::string, const ActionParameter*> by_action_;  // field -> what fills it
@@ -365,7 +505,8 @@ class Binder {
 }  // namespace
 
 void resolve_sources(Resolution& r, const Action& action, const StageText& text, Stage& stage) {
-  if (r.record_of(stage.consumes) == nullptr || r.record_of(stage.produces.front().event) == nullptr) return;
+  if (r.record_of(stage.consumes) == nullptr) return;
+  if (!stage.produces.empty() && r.record_of(stage.produces.front().event) == nullptr) return;
   Binder(r, action, text, stage).run();
 }
 

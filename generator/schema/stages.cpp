@@ -168,6 +168,10 @@ void resolve_collect(Resolution& r, const Node& node, const Span& where, const R
 bool check_produces(Resolution& r, const Action& action, const Node* node, const Span& where, Stage& stage) {
   const std::string name(action.name);
   if (node == nullptr) {
+    const bool must_tell = std::ranges::any_of(action.parameters, [](const ActionParameter& parameter) {
+      return parameter.role == ActionParameter::Role::kOutput && parameter.required;
+    });
+    if (!must_tell) return true;
     r.report.error(
         code::kProduces, where,
         "stage " + in_quotes(stage.name) + " produces nothing, but " + in_quotes(name) + " writes something to tell of",
@@ -237,7 +241,7 @@ void resolve_stage(Resolution& r, const std::string& name, const Declaration& de
       if (action == nullptr && *text != "custom") {
         std::vector<std::string> names{"custom"};
         for (const Action& each : actions()) names.emplace_back(each.name);
-        static const std::set<std::string> kLater{"exec", "http_call", "persist"};
+        static const std::set<std::string> kLater{"persist"};
         if (kLater.contains(*text)) {
           r.report.error(code::kNotSupported, uses->span, "the action " + in_quotes(*text) + " is not supported yet",
                          "write uses: custom and do it in the handler");

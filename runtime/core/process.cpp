@@ -16,6 +16,7 @@
 #include <optional>
 #include <utility>
 
+#include "core/json_text.hpp"
 #include "pipegen/error.hpp"
 
 namespace pipegen {
@@ -25,6 +26,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kGrace = std::chrono::seconds(2);  // between SIGTERM and SIGKILL
 constexpr std::size_t kKeptErrors = 4096;
+constexpr std::size_t kShownErrors = 500;
+constexpr int kDataError = 65;         // EX_DATAERR of sysexits.h
 constexpr int kPollWithoutPidfd = 20;  // ms, on kernels without pidfd_open
 
 class Descriptor {
@@ -62,16 +65,21 @@ Descriptor above_standard(Descriptor descriptor) {
 struct Pipe {
   Descriptor read;
   Descriptor write;
-
-  Pipe() {
-    int ends[2];
-    if (::pipe2(ends, O_CLOEXEC) != 0) out_of("pipe");
-    Descriptor read_end(ends[0]);
-    Descriptor write_end(ends[1]);
-    read = above_standard(std::move(read_end));
-    write = above_standard(std::move(write_end));
-  }
 };
+
+Pipe make_pipe() {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) out_of("pipe");
+  Descriptor read_end(ends[0]);
+  Descriptor write_end(ends[1]);
+  return {above_standard(std::move(read_end)), above_standard(std::move(write_end))};
+}
+
+Descriptor open_file(const std::filesystem::path& path, int flags) {
+  Descriptor file(::open(path.c_str(), flags | O_CLOEXEC, 0600));
+  if (!file.is_open()) out_of(path.c_str());
+  return above_standard(std::move(file));
+}
 
 void set_nonblocking(const Descriptor& descriptor) {
   ::fcntl(descriptor.get(), F_SETFL, ::fcntl(descriptor.get(), F_GETFL) | O_NONBLOCK);
@@ -228,14 +236,21 @@ ProgramResult run_program(const std::vector<std::string>& arguments, const Progr
   if (options.stop.stop_requested()) throw cancelled();
 
   const NoPipeSignal no_pipe_signal;
-  Pipe in, out, errors;
+  // A file in the place of a pipe leaves the end that is ours closed.
+  Pipe in = options.input_file.empty() ? make_pipe() : Pipe{open_file(options.input_file, O_RDONLY), Descriptor()};
+  Pipe out = options.output_file.empty()
+                 ? make_pipe()
+                 : Pipe{Descriptor(), open_file(options.output_file, O_WRONLY | O_CREAT | O_TRUNC)};
+  Pipe errors = make_pipe();
   const Descriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.is_open()) out_of("eventfd");
   Child child(arguments, options.directory, in, out, errors);
   in.read.reset();
   out.write.reset();
   errors.write.reset();
-  for (const Descriptor* ours : {&in.write, &out.read, &errors.read}) set_nonblocking(*ours);
+  for (const Descriptor* ours : {&in.write, &out.read, &errors.read}) {
+    if (ours->is_open()) set_nonblocking(*ours);
+  }
   const Descriptor end(static_cast<int>(::syscall(SYS_pidfd_open, child.pid(), 0)));
   const std::stop_callback on_stop(options.stop, [&wake] { ::eventfd_write(wake.get(), 1); });
 
@@ -288,6 +303,21 @@ ProgramResult run_program(const std::vector<std::string>& arguments, const Progr
   take_all();
   if (stopped) throw cancelled();
   return result;
+}
+
+void throw_if_failed(const std::string& program, const ProgramResult& result) {
+  if (result.exit_status == 0) return;
+  std::string message = program + " ended with status " + std::to_string(result.exit_status);
+  std::string_view errors = result.errors;
+  while (errors.ends_with('\n')) errors.remove_suffix(1);
+  if (errors.size() > kShownErrors) {
+    // Whole lines, if there are any.
+    errors.remove_prefix(errors.size() - kShownErrors);
+    errors.remove_prefix(errors.find('\n') + 1);
+  }
+  if (!errors.empty()) message += ": " + json::repaired_utf8(errors);
+  if (result.exit_status == kDataError) throw PermanentError(message);
+  throw TransientError(message);
 }
 
 }  // namespace pipegen

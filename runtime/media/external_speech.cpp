@@ -1,8 +1,6 @@
 #include <algorithm>
-#include <cstring>
-#include <map>
-#include <optional>
 
+#include "core/placeholders.hpp"
 #include "media/files.hpp"
 #include "media/pcm.hpp"
 #include "pipegen/error.hpp"
@@ -56,73 +54,38 @@ Pcm decode(const Bytes& audio, std::int64_t raw_rate) {
   throw PermanentError("the speech program's WAV cannot be read");
 }
 
-/// One argument with its placeholders replaced; nothing when a value that it needs is absent.
-std::optional<std::string> fill(const std::string& argument,
-                                const std::map<std::string, std::optional<std::string>>& values) {
-  std::string out;
-  for (std::size_t at = 0; at < argument.size();) {
-    const std::size_t open = argument.find('{', at);
-    const std::size_t close = open == std::string::npos ? open : argument.find('}', open);
-    if (close == std::string::npos) return out + argument.substr(at);
-    const auto value = values.find(argument.substr(open + 1, close - open - 1));
-    out += argument.substr(at, open - at);
-    if (value == values.end()) {
-      out += argument.substr(open, close - open + 1);
-    } else if (value->second) {
-      out += *value->second;
-    } else {
-      return std::nullopt;
-    }
-    at = close + 1;
-  }
-  return out;
-}
-
 }  // namespace
 
 Pcm speak_with_program(Context& context, const Speak& options, const std::string& text) {
-  if (options.program.empty()) throw ConfigError("engine is \"program\", but the setting program is empty");
   const std::filesystem::path scratch = context.scratch();
   const std::filesystem::path text_file = scratch / "text.txt";
   const std::filesystem::path output_file = scratch / "speech.wav";
-  const auto number = [](const auto& value) -> std::optional<std::string> { return optional_text(value); };
-  const std::map<std::string, std::optional<std::string>> values{
-      {"text", text_file.string()},
-      {"output", output_file.string()},
-      {"voice", options.voice},
-      {"seed", number(options.seed)},
-      {"ngl", number(options.ngl)},
-      {"top_p", number(options.top_p)},
-      {"repetition_penalty", number(options.repetition_penalty)},
-      {"temperature", number(options.temperature)},
-  };
-
-  bool to_file = false;
-  bool from_file = false;
-  std::vector<std::string> arguments;
-  for (const std::string& argument : options.program) {
-    const auto filled = fill(argument, values);
-    if (filled) {
-      from_file = from_file || argument.find("{text}") != std::string::npos;
-      to_file = to_file || argument.find("{output}") != std::string::npos;
-      arguments.push_back(*filled);
-    } else if (!argument.starts_with('-') && arguments.size() > 1 && arguments.back().starts_with('-')) {
-      arguments.pop_back();  // "--seed {seed}" without a seed: neither of the two
-    }
-  }
-  if (from_file) write_file(text_file, bytes_of(text));
+  const Arguments arguments =
+      fill_arguments(options.program, {
+                                          {"text", text_file.string()},
+                                          {"output", output_file.string()},
+                                          {"voice", options.voice},
+                                          {"seed", optional_text(options.seed)},
+                                          {"ngl", optional_text(options.ngl)},
+                                          {"top_p", optional_text(options.top_p)},
+                                          {"repetition_penalty", optional_text(options.repetition_penalty)},
+                                          {"temperature", optional_text(options.temperature)},
+                                      });
+  const std::string& name = arguments.list.front();
+  const bool to_file = arguments.used.contains("output");
 
   ProgramOptions program;
-  if (!from_file) program.input = bytes_of(text);
   program.stop = context.stop_token();
-  const ProgramResult result = run_program(arguments, program);
-  context.throw_if_stopped();
-  if (result.exit_status != 0) {
-    throw TransientError(arguments.front() + " ended with status " + std::to_string(result.exit_status) +
-                         (result.errors.empty() ? "" : ": " + result.errors.substr(0, 300)));
+  if (arguments.used.contains("text")) {
+    write_file(text_file, bytes_of(text));
+  } else {
+    program.input = bytes_of(text);
   }
+  const ProgramResult result = run_program(arguments.list, program);
+  context.throw_if_stopped();
+  throw_if_failed(name, result);
   if (to_file && !std::filesystem::exists(output_file)) {
-    throw TransientError(arguments.front() + " ended well but wrote no audio");
+    throw TransientError(name + " ended well but wrote no audio");
   }
   return decode(to_file ? read_file(output_file) : result.output, options.sample_rate);
 }

@@ -24,6 +24,7 @@
 #include "pipegen/nats.hpp"
 #include "pipegen/process.hpp"
 #include "support/nats_server.hpp"
+#include "support/test_context.hpp"
 
 namespace pipegen {
 namespace {
@@ -32,6 +33,7 @@ using namespace std::chrono_literals;
 using actions::Page;
 using testing::NatsServer;
 using testing::TempFolder;
+using testing::TestContext;
 
 const std::filesystem::path kSamples = PIPEGEN_SAMPLES;
 
@@ -66,35 +68,6 @@ std::string message_of(const std::function<void()>& action) {
   }
   return {};
 }
-
-/// A call of a handler, without a worker around it.
-class TestContext : public Context {
- public:
-  explicit TestContext(nats::Connection& connection) : connection_(connection) {}
-
-  const MessageInfo& message() const override { return message_; }
-  const Settings& settings() const override { return settings_; }
-  const Logger& log() const override { return logger_; }
-  std::chrono::steady_clock::time_point deadline() const override { return std::chrono::steady_clock::now() + 60s; }
-  std::stop_token stop_token() const override { return stop.get_token(); }
-  void set_workflow(std::string_view) override {}
-  std::string output_key(std::string_view extension) override { return "output." + std::string(extension); }
-  ObjectStore& objects(std::string_view bucket) override {
-    return stores_.try_emplace(std::string(bucket), connection_, std::string(bucket)).first->second;
-  }
-  KeyValue& key_value(std::string_view) override { throw ConfigError("there is no key-value bucket in this test"); }
-  std::filesystem::path scratch() override { return folder_.path(); }
-
-  std::stop_source stop;
-
- private:
-  nats::Connection& connection_;
-  MessageInfo message_;
-  Settings settings_;
-  Logger logger_;
-  TempFolder folder_;
-  std::map<std::string, ObjectStore> stores_;
-};
 
 class Media : public ::testing::Test {
  protected:
@@ -687,7 +660,7 @@ TEST_F(Speak, GivesAProgramItsTextAndValuesAndLeavesOutWhatIsAbsent) {
                   "--temperature={temperature}",
                   "--penalty",
                   "x{repetition_penalty}",
-                  "{other}",
+                  "{{other}}",
                   "--out",
                   "{output}"};
   call.sample_rate = 24000;

@@ -95,6 +95,7 @@ Delivery::Delivery(nats::Message received, AckSubject from)
   info.workflow_id = header("Pipegen-Workflow-Id");
   trace = trace_from(header("traceparent"));
   info.trace_id = trace.id;
+  info.trace_flags = trace.flags;
 }
 
 }  // namespace pipegen::worker

@@ -31,6 +31,7 @@ struct MessageInfo {
   std::uint64_t deliveries = 1;  // 1 at the first delivery
   std::string workflow_id;       // empty when the pipeline has none
   std::string trace_id;          // 32 hex digits
+  std::string trace_flags;       // 2 hex digits, of the traceparent that came in
 };
 
 /// One call of a handler. Valid during the call only; use it from the thread of the call (the stores that it gives

@@ -16,11 +16,10 @@ struct Speak {
   ObjectRef audio{};  // signed 16-bit little-endian mono; its rate in the object's metadata "sample_rate"
   std::string engine = "espeak-ng";  // or "program"
   // The external program: an argument list. "{text}" and "{output}" are replaced by the names of files, "{voice}",
-  // "{seed}",
-  // "{ngl}", "{top_p}", "{repetition_penalty}" and "{temperature}" by values; an argument whose value is absent is left
-  // out together with the option before it. Without "{text}" the text goes to standard input, without "{output}" the
-  // audio is read from standard output. What it makes may be WAV (16-bit mono, any rate; told by its header) or raw PCM
-  // at `sample_rate`.
+  // "{seed}", "{ngl}", "{top_p}", "{repetition_penalty}" and "{temperature}" by values, "{{" and "}}" by the braces
+  // themselves; an argument whose value is absent is left out together with the option before it. Without "{text}" the
+  // text goes to standard input, without "{output}" the audio is read from standard output. What it makes may be WAV
+  // (16-bit mono, any rate; told by its header) or raw PCM at `sample_rate`.
   std::vector<std::string> program{};
   std::int64_t sample_rate = 22050;
   std::optional<std::string> voice{};  // espeak-ng: "en" when absent
@@ -34,8 +33,8 @@ struct Speak {
 };
 
 /// Deterministic with espeak-ng: the same text and voice give the same octets, those of `espeak-ng -v VOICE -w`. Throws
-/// PermanentError (no such voice, no such program), TransientError (the program failed), ConfigError (the settings do
-/// not say what to run), Cancelled.
+/// PermanentError (no such voice, no such program, the program ended with 65, EX_DATAERR), TransientError (it failed in
+/// another way), ConfigError (the settings do not say what to run), Cancelled.
 void speak(Context& context, const Speak& options);
 
 }  // namespace pipegen::actions
