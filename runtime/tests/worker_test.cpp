@@ -24,6 +24,7 @@
 #include "nats/handles.hpp"
 #include "pipegen/json.hpp"
 #include "support/nats_server.hpp"
+#include "worker/consumer.hpp"
 #include "worker/worker.hpp"
 
 extern char** environ;
@@ -192,6 +193,22 @@ class WorkerTest : public ::testing::Test {
 
   bool all_acked() {
     return eventually([this] { return stored("IN") == 0; });
+  }
+
+  /// Delivers the next message and hands it back, as often as that: what crashed and stopped workers leave behind.
+  void deliver_in_vain(const Stage& stage, int times) {
+    worker::PullConsumer consumer(connection_, stage, {});
+    consumer.bind();
+    for (int i = 0; i < times; ++i) {
+      nats::Message message;
+      consumer.request(1);
+      ASSERT_TRUE(eventually([&] {
+        message = consumer.next(100ms);
+        return static_cast<bool>(message);
+      }));
+      natsConnection_Publish(connection_.handles().consume, natsMsg_GetReply(message.get()), "-NAK", 4);
+    }
+    consumer.close([](nats::Message) {});
   }
 
   NatsServer server_;
@@ -569,6 +586,62 @@ TEST_F(WorkerTest, ContextGivesStableKeysAndAScratchFolderThatGoesAway) {
   EXPECT_TRUE(KeyValue(connection_, "TEST_STATUS").get("late.work.id-0").has_value());
 }
 
+TEST_F(WorkerTest, AnOutageIsNoCrashOfTheMessageThatRunsAlone) {
+  std::atomic<int> calls = 0;
+  auto stage = make_stage([&](std::string_view, Context&, Outbox&) {
+    if (++calls < 5) throw Unavailable("the database is away");
+  });
+  stage.ack_wait = 60s;
+  send("x");
+  deliver_in_vain(stage, stage.max_deliver);
+  auto worker = start(stage);
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(calls, 5);
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+  EXPECT_TRUE(eventually([&] { return KeyValue(connection_, "TEST_STATUS").keys("_suspect.>").empty(); }));
+}
+
+TEST_F(WorkerTest, DeliveriesThatTheHandlerNeverSawCountNeitherAgainstTheMessageNorForItsDelay) {
+  std::atomic<int> calls = 0;
+  auto stage = make_stage([&](std::string_view, Context&, Outbox&) {
+    if (++calls == 1) throw TransientError("flaky");
+  });
+  stage.max_deliver = 2;
+  stage.backoff = {50ms, 1h};  // so that a second step would be one too many
+  stage.ack_wait = 60s;
+  send("x");
+  deliver_in_vain(stage, 4);
+  auto worker = start(stage);
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(calls, 2);
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+}
+
+TEST_F(WorkerTest, FailuresAreCountedFromOneWorkerToTheNext) {
+  std::atomic<int> calls = 0;
+  auto stage = make_stage([&](std::string_view, Context&, Outbox&) {
+    ++calls;
+    throw TransientError("flaky");
+  });
+  stage.status_bucket.clear();
+  stage.max_deliver = 3;
+  stage.backoff = {0ms, 1h};
+  stage.ack_wait = 60s;
+  auto worker = start(stage);
+  send("x");
+  ASSERT_TRUE(eventually([&] { return calls == 2; }));
+  worker.reset();
+  // The second failure's delay is longer than any test: another consumer of the same messages does not know of it.
+  ASSERT_EQ(js_DeleteConsumer(connection_.handles().publish_js, "IN", "work-workers", nullptr, nullptr), NATS_OK);
+  worker = start(stage);
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(calls, 3);
+  const auto dead = all("TEST_DLQ");
+  ASSERT_EQ(dead.size(), 1u);
+  EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Message"), "flaky");
+  EXPECT_EQ(info("KV_PIPEGEN_SUSPECTS")->Config->MaxAge, std::chrono::nanoseconds(7 * 24h).count());
+}
+
 // ---------------------------------------------------------------------------------------------------- fan-in
 
 TEST_F(WorkerTest, AGroupIsJoinedOnceByThreeWorkersFromShuffledAndRepeatedItems) {
@@ -700,7 +773,8 @@ class Process {
   Process(const NatsServer& server, const std::string& mode, std::vector<std::string> arguments = {}) {
     const std::string url = "NATS_URL=" + server.url();
     log_ = (folder_.path() / "log").string();
-    const std::string kind = "WORKER_MODE=" + mode, config = "WORK_SERVICE_GRACE_PERIOD=5s";
+    const std::string kind = "WORKER_MODE=" + mode;
+    const std::string config = std::string("WORK_SERVICE_GRACE_PERIOD=") + (mode == "endless" ? "1s" : "5s");
     std::vector<char*> environment;
     for (char** variable = environ; *variable != nullptr; ++variable) environment.push_back(*variable);
     for (const std::string* variable : {&url, &kind, &config})
@@ -745,7 +819,7 @@ int worker_process(const std::string& mode, int argc, char** argv) {
   return run_worker(argc, argv, "work", [&](const Settings&) {
     Stage stage = make_stage([mode](std::string_view payload, Context&, Outbox& outbox) {
       if (payload == "poison") std::abort();
-      if (payload == "deaf") {
+      if (payload == "deaf" || mode == "endless") {
         while (true) std::this_thread::sleep_for(1h);
       }
       std::this_thread::sleep_for(mode == "slow" ? 20ms : 1ms);
@@ -755,6 +829,8 @@ int worker_process(const std::string& mode, int argc, char** argv) {
     stage.timeout = 500ms;
     stage.max_deliver = 3;
     if (mode == "nobucket") stage.status_bucket.clear();
+    if (mode == "endless") stage.timeout = 1h;
+    if (mode == "patient") stage.ack_wait = 60s;
     if (mode == "other") stage.filter_subject = "in.other";
     return stage;
   });
@@ -790,17 +866,67 @@ TEST_P(WorkerProcessTest, AMessageThatKillsItsProcessEndsInTheDeadLettersAndNoOt
 }
 INSTANTIATE_TEST_SUITE_P(Counting, WorkerProcessTest, ::testing::Values("normal", "nobucket"));
 
+TEST_F(WorkerTest, RestartsAreNoCrashesOfTheMessageThatRunsAlone) {
+  send("x");
+  deliver_in_vain(make_stage({}), 3);
+  KeyValue status(connection_, "TEST_STATUS");
+  for (int i = 0; i < 2; ++i) {
+    Process process(server_, "endless");
+    ASSERT_TRUE(eventually([&] { return !status.keys("_suspect.>").empty(); })) << process.log();
+    process.signal(SIGTERM);
+    ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
+    EXPECT_EQ(process.exit_status(), 0) << process.log();
+    EXPECT_TRUE(status.keys("_suspect.>").empty()) << "it is left behind as if the process had died";
+  }
+  Process process(server_, "normal");
+  ASSERT_TRUE(all_acked()) << process.log();
+  EXPECT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+}
+
+TEST_F(WorkerTest, CrashesOfAMessageSayNothingAboutOneOfAStreamThatWasMadeAgain) {
+  send("poison");
+  deliver_in_vain(make_stage({}), 3);
+  for (int i = 0; i < 2; ++i) {
+    Process process(server_, "normal");
+    ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
+    EXPECT_EQ(process.exit_status(), 128 + SIGABRT) << process.log();
+  }
+  ASSERT_EQ(js_DeleteStream(connection_.handles().publish_js, "IN", nullptr, nullptr), NATS_OK);
+  nats::ensure(connection_, topology());
+  send("x");
+  deliver_in_vain(make_stage({}), 3);
+  Process process(server_, "normal");
+  ASSERT_TRUE(all_acked()) << process.log();
+  EXPECT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+}
+
 TEST_F(WorkerTest, AHandlerThatIgnoresItsDeadlineEndsTheProcessWithItsMessageDealtWith) {
   send("deaf");
+  deliver_in_vain(make_stage({}), 3);  // run alone: that it was given up is no crash
   for (int i = 0; i < 3; ++i) {
     Process process(server_, "normal");
     ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
     EXPECT_EQ(process.exit_status(), 70) << process.log();
   }
-  EXPECT_EQ(stored("IN"), 0u);
+  ASSERT_TRUE(all_acked());
   const auto dead = all("TEST_DLQ");
   ASSERT_EQ(dead.size(), 1u);
   EXPECT_NE(dead[0].headers.at("Pipegen-Error-Message").find("did not react to being told to stop"), std::string::npos);
+}
+
+TEST_F(WorkerTest, WhatAProcessHandsBackAtItsEndDoesNotComeBackToIt) {
+  for (int i = 0; i < 4; ++i) send("deaf");
+  for (std::uint64_t run = 1; run <= 2; ++run) {
+    Process process(server_, "patient");
+    ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
+    EXPECT_EQ(process.exit_status(), 70) << process.log();
+    nats::ConsumerInfo found;
+    ASSERT_EQ(js_GetConsumerInfo(found.out(), connection_.handles().publish_js, "IN", "work-workers", nullptr, nullptr),
+              NATS_OK);
+    EXPECT_EQ(found->Delivered.Consumer, run * 4) << process.log();
+  }
 }
 
 TEST_F(WorkerTest, AWorkerProcessSaysWhatItPromisesAndStopsCleanlyOnSigterm) {

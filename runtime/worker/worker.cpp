@@ -18,6 +18,8 @@ using std::chrono::milliseconds;
 
 constexpr int kExitGaveUp = 70;        // EX_SOFTWARE
 constexpr int kMostAloneAttempts = 2;  // that never came back
+/// How long counts are kept in a bucket of their own: longer than a message is tried.
+constexpr auto kCountsAge = std::chrono::hours(7 * 24);
 
 std::string class_of(const std::exception& error) {
   int status = 0;
@@ -27,12 +29,14 @@ std::string class_of(const std::exception& error) {
   return full.starts_with("pipegen::") ? full.substr(full.rfind(':') + 1) : full;
 }
 
-/// 80 to 120 % of it, so that many workers do not come back in step.
-milliseconds jittered(milliseconds delay) {
+milliseconds between(milliseconds least, milliseconds most) {
   thread_local std::minstd_rand generator(std::random_device{}());
-  return milliseconds(
-      std::uniform_int_distribution<std::int64_t>(delay.count() * 4 / 5, delay.count() * 6 / 5)(generator));
+  return milliseconds(std::uniform_int_distribution<std::int64_t>(least.count(), most.count())(generator));
 }
+/// 80 to 120 % of it, so that many workers do not come back in step.
+milliseconds jittered(milliseconds delay) { return between(delay * 4 / 5, delay * 6 / 5); }
+/// 100 to 120 % of it: a delay that somebody asked for is not cut short.
+milliseconds at_least(milliseconds delay) { return between(delay, delay * 6 / 5); }
 
 std::string nak_body(milliseconds delay) {
   if (delay.count() <= 0) return "-NAK";
@@ -148,6 +152,7 @@ bool Worker::stop() {
   if (expirer_.joinable()) expirer_.join();
   if (!all_left) {
     log_.error("a handler does not react to being told to stop; its message is handed back");
+    forget_alone();
     natsConnection_FlushTimeout(connection_.handles().consume, 1'000);
     return false;
   }
@@ -218,6 +223,9 @@ void Worker::fetch() {
     }
   }
   consumer_.close([this](nats::Message message) { answer(natsMsg_GetReply(message.get()), "-NAK"); });
+  const std::lock_guard lock(mutex_);
+  fetching_over_ = true;
+  changed_.notify_all();
 }
 
 void Worker::accept(nats::Message message) {
@@ -289,12 +297,19 @@ void Worker::leave(bool alone) {
 void Worker::handle(const std::shared_ptr<Delivery>& delivery, bool alone) {
   const std::string what = "message " + std::to_string(delivery->info.sequence);
   std::optional<DeadLetterReason> killer;
+  std::optional<int> attempt;
+  bool begun = !alone;
   Outcome outcome;
   const bool handled = until_available(what, [&] {
-    if (alone && (killer = begin_alone(*delivery))) return;
+    // Once, however often something is away: only an end of the process may count.
+    if (!begun && (killer = begin_alone(delivery, attempt))) return;
+    begun = true;
     outcome = call(delivery);
   });
-  if (!handled) return nak(*delivery, milliseconds(0));
+  if (!handled) {
+    forget_alone();
+    return nak(*delivery, milliseconds(0));
+  }
   if (killer) outcome = {Outcome::Kind::kDeadLetter, *killer, delivery->info.workflow_id};
   // Until the entry is gone, a later crash would count against this message.
   if (alone && !killer && !until_available(what, [&] { end_alone(*delivery); })) return nak(*delivery, milliseconds(0));
@@ -369,7 +384,7 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
 }
 
 /// May be called again when it threw Unavailable.
-void Worker::settle(const std::shared_ptr<Delivery>& delivery, const Outcome& outcome) {
+void Worker::settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome) {
   const MessageInfo& info = delivery->info;
   switch (outcome.kind) {
     case Outcome::Kind::kDone:
@@ -381,19 +396,20 @@ void Worker::settle(const std::shared_ptr<Delivery>& delivery, const Outcome& ou
     case Outcome::Kind::kRetry:
       break;
   }
-  if (info.deliveries >= static_cast<std::uint64_t>(std::max(1, stage_.max_deliver))) {
-    return bury(delivery, outcome.reason, outcome.workflow_id);
-  }
+  // Not the server's deliveries: those count restarts, crashes of others and late in-progress signals too.
+  const std::string key = count_key("_failed", *delivery);
+  if (!outcome.failures) outcome.failures = count_of(key) + 1;
+  if (*outcome.failures >= std::max(1, stage_.max_deliver)) return bury(delivery, outcome.reason, outcome.workflow_id);
+  counts().put(key, std::to_string(*outcome.failures));
   milliseconds delay(0);
   if (!stage_.backoff.empty()) {
-    delay =
-        stage_
-            .backoff[std::min<std::size_t>(std::max<std::uint64_t>(info.deliveries, 1) - 1, stage_.backoff.size() - 1)];
+    delay = at_least(stage_.backoff[std::min(static_cast<std::size_t>(*outcome.failures), stage_.backoff.size()) - 1]);
   }
   log_.warning("the handler failed; the message will be delivered again", {{"message_id", info.id},
                                                                            {"workflow_id", outcome.workflow_id},
                                                                            {"trace_id", info.trace_id},
                                                                            {"delivery", info.deliveries},
+                                                                           {"failures", *outcome.failures},
                                                                            {"delay_ms", delay.count()},
                                                                            {"class", outcome.reason.error_class},
                                                                            {"error", outcome.reason.message}});
@@ -419,43 +435,81 @@ void Worker::bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterRea
   term(*delivery);
 }
 
-// ---------------------------------------------------------------------------------------------------- suspects
+// ---------------------------------------------------------------------------------------------------- counts
 
 /// The status bucket; for a pipeline without one a bucket of its own, made when it is needed. (The number of deliveries
 /// would not do: a crash counts one for every message in hand.)
-KeyValue Worker::suspect_store() {
+KeyValue Worker::counts() {
   if (status_) return *status_;
   const std::string bucket = "PIPEGEN_SUSPECTS";
-  if (!has_suspect_bucket_) {
-    Topology topology;
-    topology.key_values = {{.schema_name = bucket, .name = bucket}};
-    nats::ensure(connection_, topology);
-    has_suspect_bucket_ = true;
+  KeyValue store(connection_, bucket);
+  if (!has_counts_) {
+    try {
+      store.get("_any");  // a bucket that is there is taken as it is
+    } catch (const ConfigError&) {
+      Topology topology;
+      topology.key_values = {{.schema_name = bucket, .name = bucket, .max_age = kCountsAge}};
+      nats::ensure(connection_, topology);
+    }
+    has_counts_ = true;
   }
-  return KeyValue(connection_, bucket);
+  return store;
 }
 
-std::string Worker::suspect_key(const Delivery& delivery) const {
-  return "_suspect." + KeyValue::key_token(stage_.name) + "." + KeyValue::key_token(delivery.info.stream) + "." +
-         std::to_string(delivery.info.sequence);
+int Worker::count_of(const std::string& key) {
+  const auto entry = counts().get(key);
+  return entry ? std::atoi(entry->value.c_str()) : 0;
 }
 
-/// Notes that the message is run alone now; or says that this killed the process often enough.
-std::optional<DeadLetterReason> Worker::begin_alone(const Delivery& delivery) {
-  const DeadLetterReason reason{"Crash", "the process died while handling it, " + std::to_string(kMostAloneAttempts) +
-                                             " times with nothing else running"};
-  const std::string key = suspect_key(delivery);
-  KeyValue attempts_store = suspect_store();
-  const auto entry = attempts_store.get(key);
-  const int attempts = entry ? std::atoi(entry->value.c_str()) : 0;
-  if (attempts >= kMostAloneAttempts) return reason;
+/// With the time, because sequences begin again in a stream that was deleted and made again.
+std::string Worker::count_key(const char* kind, const Delivery& delivery) const {
+  return std::string(kind) + "." + KeyValue::key_token(stage_.name) + "." + KeyValue::key_token(delivery.info.stream) +
+         "." + std::to_string(delivery.key.sequence) + "-" + std::to_string(delivery.key.stored_at);
+}
+
+// ---------------------------------------------------------------------------------------------------- suspects
+
+/// Notes that the message is run alone now; or says that this killed the process often enough. May be called again,
+/// with the same `attempt`, when it threw: that is no other attempt.
+std::optional<DeadLetterReason> Worker::begin_alone(const std::shared_ptr<Delivery>& delivery,
+                                                    std::optional<int>& attempt) {
+  const std::string key = count_key("_suspect", *delivery);
+  if (!attempt) attempt = count_of(key) + 1;
+  if (*attempt > kMostAloneAttempts) {
+    return DeadLetterReason{"Crash", "the process died while handling it, " + std::to_string(kMostAloneAttempts) +
+                                         " times with nothing else running"};
+  }
   log_.warning("a message that was in hand at several crashes is run alone",
-               {{"message_id", delivery.info.id}, {"sequence", delivery.info.sequence}, {"attempt", attempts + 1}});
-  attempts_store.put(key, std::to_string(attempts + 1));
+               {{"message_id", delivery->info.id}, {"sequence", delivery->info.sequence}, {"attempt", *attempt}});
+  {
+    const std::lock_guard lock(mutex_);
+    noted_ = delivery;  // before it is: a put that got no answer may be stored
+  }
+  counts().put(key, std::to_string(*attempt));
   return std::nullopt;
 }
 
-void Worker::end_alone(const Delivery& delivery) { suspect_store().purge(suspect_key(delivery)); }
+void Worker::end_alone(const Delivery& delivery) {
+  counts().purge(count_key("_suspect", delivery));
+  const std::lock_guard lock(mutex_);
+  noted_.reset();
+}
+
+/// The message that runs alone is handed back, which is no crash.
+void Worker::forget_alone() {
+  std::shared_ptr<Delivery> delivery;
+  {
+    const std::lock_guard lock(mutex_);
+    delivery = noted_;
+  }
+  if (!delivery || !connection_.connected()) return;
+  try {
+    end_alone(*delivery);
+  } catch (const std::exception& error) {
+    log_.warning("the end of the process counts as a crash of the message that ran alone",
+                 {{"message_id", delivery->info.id}, {"reason", error.what()}});
+  }
+}
 
 // ---------------------------------------------------------------------------------------------------- answers
 
@@ -567,17 +621,15 @@ void Worker::tick() {
 
 void Worker::check_deadlines() {
   const auto now = Clock::now();
-  std::vector<std::shared_ptr<Call>> late;
-  std::shared_ptr<Call> deaf;
+  std::vector<std::shared_ptr<Call>> late, deaf;
   {
     const std::lock_guard lock(mutex_);
     for (const auto& call : calls_) {
       if (now < call->deadline) continue;
       if (call->reason == StopReason::kNone) late.push_back(call);
       if (call->reason == StopReason::kDeadline && now >= call->deadline + options_.deadline_grace) {
-        deaf = call;
-        deaf->given_up = true;
-        break;
+        deaf.push_back(call);
+        call->given_up = true;
       }
     }
   }
@@ -586,20 +638,33 @@ void Worker::check_deadlines() {
     StopReason none = StopReason::kNone;
     if (call->reason.compare_exchange_strong(none, StopReason::kDeadline)) call->stop.request_stop();
   }
-  if (deaf) give_up(deaf);
+  if (!deaf.empty()) give_up(deaf);
 }
 
-void Worker::give_up(const std::shared_ptr<Call>& call) {
-  const auto& delivery = call->delivery;
+void Worker::give_up(const std::vector<std::shared_ptr<Call>>& deaf) {
+  {
+    // What is handed back must not come back to this process. (No join: stop() may be doing that.)
+    std::unique_lock lock(mutex_);
+    stopping_ = true;
+    work_.notify_all();
+    changed_.notify_all();
+    room_.notify_all();
+    changed_.wait_for(lock, std::chrono::seconds(2), [&] { return fetching_over_; });
+  }
   const std::string why =
       "the handler did not return within " + timeout_text() + " and did not react to being told to stop";
-  log_.error(why + "; the process exits so that a new one can go on", {{"message_id", delivery->info.id}});
-  try {
-    settle(delivery, {Outcome::Kind::kRetry, {"TransientError", why}, delivery->info.workflow_id});
-  } catch (const std::exception& error) {
-    log_.error("its message is handed back", {{"reason", error.what()}});
-    nak(*delivery, milliseconds(0));
+  for (const auto& call : deaf) {
+    const auto& delivery = call->delivery;
+    log_.error(why + "; the process exits so that a new one can go on", {{"message_id", delivery->info.id}});
+    Outcome outcome{Outcome::Kind::kRetry, {"TransientError", why}, delivery->info.workflow_id};
+    try {
+      settle(delivery, outcome);
+    } catch (const std::exception& error) {
+      log_.error("its message is handed back", {{"reason", error.what()}});
+      nak(*delivery, milliseconds(0));
+    }
   }
+  forget_alone();
   for (const auto& other : in_hand_.all()) nak(*other, milliseconds(0));
   natsConnection_FlushTimeout(connection_.handles().consume, 2'000);
   if (options_.give_up) options_.give_up();

@@ -83,6 +83,7 @@ class Worker {
     enum class Kind { kDone, kRetry, kDeadLetter, kHandBack } kind = Kind::kDone;
     DeadLetterReason reason{};
     std::string workflow_id{};
+    std::optional<int> failures{};  // of the handler with this message, once they are counted
   };
 
   void fetch();
@@ -94,14 +95,18 @@ class Worker {
   void leave(bool alone);
   void handle(const std::shared_ptr<Delivery>& delivery, bool alone);
   Outcome call(const std::shared_ptr<Delivery>& delivery);
-  void settle(const std::shared_ptr<Delivery>& delivery, const Outcome& outcome);
+  void settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome);
   void bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterReason& reason, const std::string& workflow_id);
 
+  // what is counted of a message from one delivery to the next
+  KeyValue counts();
+  int count_of(const std::string& key);
+  std::string count_key(const char* kind, const Delivery& delivery) const;
+
   // suspects: messages that were delivered so often that they may be what kills the process
-  std::optional<DeadLetterReason> begin_alone(const Delivery& delivery);
+  std::optional<DeadLetterReason> begin_alone(const std::shared_ptr<Delivery>& delivery, std::optional<int>& attempt);
   void end_alone(const Delivery& delivery);
-  KeyValue suspect_store();
-  std::string suspect_key(const Delivery& delivery) const;
+  void forget_alone();
 
   // the ends of a message in hand
   void ack(const Delivery& delivery);
@@ -117,7 +122,7 @@ class Worker {
 
   void tick();
   void check_deadlines();
-  void give_up(const std::shared_ptr<Call>& call);
+  void give_up(const std::vector<std::shared_ptr<Call>>& deaf);
   void expire_groups();
   std::string timeout_text() const;
 
@@ -158,11 +163,13 @@ class Worker {
   std::map<std::string, std::string> holds_;  // what waits -> why
   std::string fetch_trouble_ = "not started";
   std::size_t running_ = 0;
-  bool alone_ = false;
+  bool alone_ = false;               // only one suspect runs at a time
+  std::shared_ptr<Delivery> noted_;  // the suspect whose end counts as a crash until its note is taken back
   bool stopping_ = false;
+  bool fetching_over_ = false;
   bool cancelling_ = false;
   bool ticking_ = false;
-  bool has_suspect_bucket_ = false;  // only one suspect runs at a time
+  std::atomic<bool> has_counts_ = false;
   std::size_t handlers_left_ = 0;
   std::uint64_t finished_ = 0;    // messages that left the hand
   std::condition_variable room_;  // for the fetching thread
