@@ -191,6 +191,13 @@ class WorkerTest : public ::testing::Test {
     return out;
   }
 
+  void set_max_message_size(const std::string& stream, std::int32_t octets) {
+    const auto found = info(stream);
+    jsStreamConfig config = *found->Config;
+    config.MaxMsgSize = octets;
+    ASSERT_EQ(js_UpdateStream(nullptr, connection_.handles().publish_js, &config, nullptr, nullptr), NATS_OK);
+  }
+
   bool all_acked() {
     return eventually([this] { return stored("IN") == 0; });
   }
@@ -275,7 +282,7 @@ TEST_F(WorkerTest, APermanentErrorDeadLettersAtOnceWithItsReason) {
   EXPECT_EQ(dead[0].subject, "dlq.test.work");
   EXPECT_EQ(dead[0].payload, "bad");
   const auto& headers = dead[0].headers;
-  EXPECT_EQ(headers.at("Nats-Msg-Id"), "dlq:IN:2");
+  EXPECT_TRUE(headers.at("Nats-Msg-Id").starts_with("dlq:IN:2:")) << headers.at("Nats-Msg-Id");
   EXPECT_EQ(headers.at("Pipegen-Original-Nats-Msg-Id"), "id-1");
   EXPECT_EQ(headers.at("X-Mine"), "kept");
   EXPECT_EQ(headers.at("Pipegen-Workflow-Id"), "job");
@@ -586,6 +593,145 @@ TEST_F(WorkerTest, ContextGivesStableKeysAndAScratchFolderThatGoesAway) {
   EXPECT_TRUE(KeyValue(connection_, "TEST_STATUS").get("late.work.id-0").has_value());
 }
 
+TEST_F(WorkerTest, AnEventThatCanNeverBeStoredDeadLettersItsMessageAndHoldsNobody) {
+  set_max_message_size("OUT", 300);
+  auto worker = start(make_stage([](std::string_view payload, Context&, Outbox& outbox) {
+    outbox.publish(output(payload == "bad" ? std::string(400, 'x') : std::string(payload)));
+  }));
+  send("bad");
+  for (int i = 0; i < 10; ++i) send(std::to_string(i));
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(stored("OUT"), 10u);
+  const auto dead = all("TEST_DLQ");
+  ASSERT_EQ(dead.size(), 1u);
+  EXPECT_EQ(dead[0].payload, "bad");
+  EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Class"), "PermanentError");
+  EXPECT_NE(dead[0].headers.at("Pipegen-Error-Message").find("out.a"), std::string::npos);
+  EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
+  EXPECT_TRUE(worker->stop());
+  EXPECT_EQ(worker->in_hand(), 0u);
+}
+
+TEST_F(WorkerTest, AReasonOfMegabytesIsCutToFitItsStatus) {
+  auto worker =
+      start(make_stage([](std::string_view, Context&, Outbox&) { throw PermanentError(std::string(2u << 20, 'x')); }));
+  send("x");
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(stored("TEST_DLQ"), 1u);
+  const auto entry = KeyValue(connection_, "TEST_STATUS").get("job.work.id-0");
+  ASSERT_TRUE(entry.has_value());
+  EXPECT_LT(entry->value.size(), 4'096u);
+}
+
+TEST_F(WorkerTest, AResultThatIsTooLargeForAStatusEntryIsNamedWithoutItsPayload) {
+  auto worker = start(make_stage([](std::string_view, Context&, Outbox& outbox) {
+    Outgoing event = output(std::string(700'000, '"'));
+    event.is_result = true;
+    outbox.publish(std::move(event));
+  }));
+  send("x");
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+  const auto entry = KeyValue(connection_, "TEST_STATUS").get("job.work.id-0");
+  ASSERT_TRUE(entry.has_value());
+  EXPECT_NE(entry->value.find(R"("result":{"event":"Output","payload":""})"), std::string::npos) << entry->value;
+}
+
+TEST_F(WorkerTest, AStatusThatCanNeverBeStoredKeepsNoMessage) {
+  set_max_message_size("KV_TEST_STATUS", 10);
+  auto worker = start(make_stage([](std::string_view payload, Context&, Outbox& outbox) {
+    if (payload == "bad") throw PermanentError("no");
+    outbox.publish(output("x"));
+  }));
+  send("good");
+  send("bad");
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(stored("TEST_DLQ"), 1u);
+  EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
+}
+
+TEST_F(WorkerTest, WhatWaitsToBeStoredIsBoundedInOctets) {
+  auto full = topology();
+  full.streams = {{.name = "SMALL", .subjects = {"small.>"}, .max_messages = 1}};
+  full.key_values.clear();
+  nats::ensure(connection_, full);
+  connection_.publish("small.a", "in the way", "");
+  worker::Publisher publisher(connection_);
+  const auto publishes = std::make_shared<worker::Publishes>();
+  std::atomic<std::size_t> published = 0;
+  std::atomic<bool> cancelled = false;
+  std::stop_source stop;
+  std::thread producer([&] {
+    try {
+      for (; published < 80; ++published) {
+        publisher.publish({.subject = "small.a",
+                           .payload = std::string(1'000'000, 'x'),
+                           .message_id = std::to_string(published),
+                           .headers = {},
+                           .owner = publishes},
+                          stop.get_token());
+      }
+    } catch (const Cancelled&) {
+      cancelled = true;
+    }
+  });
+  EXPECT_TRUE(eventually([&] { return published >= 67; }));  // 64 MiB of them
+  stop.request_stop();
+  producer.join();
+  EXPECT_TRUE(cancelled) << published;
+  EXPECT_EQ(published, 67u);
+  publishes->abandon();
+  publisher.close();
+}
+
+TEST_F(WorkerTest, AStopCallbackMayWaitForItsHandler) {
+  Worker* worker = nullptr;
+  bool left = false;
+  std::unique_ptr<std::stop_callback<std::function<void()>>> callback;
+  std::atomic<bool> running = false;
+  auto stage = make_stage([&](std::string_view, Context& context, Outbox&) {
+    const auto token = context.stop_token();
+    callback = std::make_unique<std::stop_callback<std::function<void()>>>(
+        token, [&] { left = eventually([&] { return worker->in_hand() == 0; }, 3s); });
+    running = true;
+    while (!token.stop_requested()) std::this_thread::sleep_for(5ms);
+  });
+  auto options = quick();
+  options.grace_period = 1s;
+  auto owned = start(stage, options);
+  worker = owned.get();
+  send("x");
+  ASSERT_TRUE(eventually([&] { return running.load(); }));
+  EXPECT_TRUE(owned->stop());
+  EXPECT_TRUE(left) << "the handler could not leave its call";
+}
+
+TEST_F(WorkerTest, MessagesOfAStreamThatWasMadeAgainHaveOtherIds) {
+  std::mutex mutex;
+  std::set<std::string> keys;
+  const auto stage = make_stage([&](std::string_view, Context& context, Outbox& outbox) {
+    {
+      const std::lock_guard lock(mutex);
+      keys.insert(context.output_key("pdf"));
+    }
+    outbox.publish(output("x"));
+    throw PermanentError("no");
+  });
+  for (int i = 0; i < 2; ++i) {
+    auto worker = start(stage);
+    connection_.publish("in.a", "x", "");
+    ASSERT_TRUE(all_acked());
+    worker.reset();
+    ASSERT_EQ(js_DeleteStream(connection_.handles().publish_js, "IN", nullptr, nullptr), NATS_OK);
+    nats::ensure(connection_, topology());
+  }
+  EXPECT_EQ(keys.size(), 2u) << "an object would be written over";
+  EXPECT_EQ(stored("OUT"), 2u) << "an event was taken for a duplicate";
+  EXPECT_EQ(stored("TEST_DLQ"), 2u) << "a dead letter was taken for a duplicate";
+}
+
 TEST_F(WorkerTest, AnOutageIsNoCrashOfTheMessageThatRunsAlone) {
   std::atomic<int> calls = 0;
   auto stage = make_stage([&](std::string_view, Context&, Outbox&) {
@@ -770,11 +916,12 @@ TEST_F(WorkerTest, AGroupWithMissingItemsExpiresIntoTheDeadLettersWithTheirNames
 /// This program again, as a worker; see worker_process().
 class Process {
  public:
-  Process(const NatsServer& server, const std::string& mode, std::vector<std::string> arguments = {}) {
+  Process(const NatsServer& server, const std::string& mode, std::vector<std::string> arguments = {},
+          const std::string& grace_period = "5s") {
     const std::string url = "NATS_URL=" + server.url();
     log_ = (folder_.path() / "log").string();
     const std::string kind = "WORKER_MODE=" + mode;
-    const std::string config = std::string("WORK_SERVICE_GRACE_PERIOD=") + (mode == "endless" ? "1s" : "5s");
+    const std::string config = "WORK_SERVICE_GRACE_PERIOD=" + grace_period;
     std::vector<char*> environment;
     for (char** variable = environ; *variable != nullptr; ++variable) environment.push_back(*variable);
     for (const std::string* variable : {&url, &kind, &config})
@@ -871,7 +1018,7 @@ TEST_F(WorkerTest, RestartsAreNoCrashesOfTheMessageThatRunsAlone) {
   deliver_in_vain(make_stage({}), 3);
   KeyValue status(connection_, "TEST_STATUS");
   for (int i = 0; i < 2; ++i) {
-    Process process(server_, "endless");
+    Process process(server_, "endless", {}, "1s");
     ASSERT_TRUE(eventually([&] { return !status.keys("_suspect.>").empty(); })) << process.log();
     process.signal(SIGTERM);
     ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
@@ -946,6 +1093,17 @@ TEST_F(WorkerTest, AWorkerProcessSaysWhatItPromisesAndStopsCleanlyOnSigterm) {
   EXPECT_EQ(stored("OUT") + left, 200u) << "something was done and not acked, or acked and not done";
 }
 
+TEST_F(WorkerTest, AServerThatHangsDoesNotOutlastTheGracePeriod) {
+  for (int i = 0; i < 200; ++i) send(std::to_string(i));
+  Process process(server_, "slow", {}, "1s");
+  ASSERT_TRUE(eventually([&] { return stored("OUT") > 10; })) << process.log();
+  server_.kill(SIGSTOP);
+  process.signal(SIGTERM);
+  EXPECT_TRUE(eventually([&] { return process.ended(); }, 6s)) << process.log();
+  EXPECT_EQ(process.exit_status(), 0) << process.log();
+  server_.kill(SIGCONT);
+}
+
 TEST_F(WorkerTest, ChecksAndExitsWhenAsked) {
   Process good(server_, "normal", {"--check"});
   ASSERT_TRUE(eventually([&] { return good.ended(); }));
@@ -965,7 +1123,7 @@ TEST_F(WorkerTest, HandlesABacklogOfEmptyCalls) {
   for (int i = 0; i < kMessages; ++i) {
     connection_.publish_async("in.a",
                               R"({"order":"12345","comment":"a message of a hundred octets or so, like many others"})",
-                              "", {}, [&](const nats::PublishAck*, std::string_view) { ++acked; });
+                              "", {}, [&](const nats::PublishAck*, std::string_view, bool) { ++acked; });
     while (i - acked > 2'000) std::this_thread::yield();
   }
   ASSERT_TRUE(eventually([&] { return acked == kMessages; }));

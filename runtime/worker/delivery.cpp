@@ -91,7 +91,9 @@ Delivery::Delivery(nats::Message received, AckSubject from)
   info.sequence = from.sequence;
   info.deliveries = from.deliveries;
   info.id = header("Nats-Msg-Id");
-  if (info.id.empty()) info.id = info.stream + ":" + std::to_string(info.sequence);
+  if (info.id.empty()) {
+    info.id = info.stream + ":" + std::to_string(info.sequence) + ":" + std::to_string(from.stored_at);
+  }
   info.workflow_id = header("Pipegen-Workflow-Id");
   trace = trace_from(header("traceparent"));
   info.trace_id = trace.id;

@@ -125,22 +125,30 @@ bool Worker::stop() {
     unstarted.swap(queue_);
     unstarted.insert(unstarted.end(), suspects_.begin(), suspects_.end());
     suspects_.clear();
+    for (const Task& task : refused_) unstarted.push_back(task.delivery);
+    refused_.clear();
   }
   for (const auto& delivery : unstarted) nak(*delivery, milliseconds(0));
 
   // Handlers that are told to stop need some of the time too.
   const auto margin = std::min<milliseconds>(options_.grace_period / 4, milliseconds(3'000));
   const auto end = began + options_.grace_period;
-  bool all_left = false;
+  std::vector<std::shared_ptr<Call>> running;
   {
     std::unique_lock lock(mutex_);
     changed_.wait_until(lock, end - margin, [&] { return handlers_left_ == 0; });
     cancelling_ = true;
-    for (const auto& call : calls_) {
-      StopReason none = StopReason::kNone;
-      call->reason.compare_exchange_strong(none, StopReason::kShutdown);
-      call->stop.request_stop();
-    }
+    running = calls_;
+  }
+  // Outside the lock: callbacks of the handler's stop token run in this thread.
+  for (const auto& call : running) {
+    StopReason none = StopReason::kNone;
+    call->reason.compare_exchange_strong(none, StopReason::kShutdown);
+    call->stop.request_stop();
+  }
+  bool all_left = false;
+  {
+    std::unique_lock lock(mutex_);
     all_left = changed_.wait_until(lock, end - margin / 4, [&] { return handlers_left_ == 0; });
     // Events on their way to the stream: without their acks, the messages they belong to are handed back.
     changed_.wait_until(lock, end, [&] { return in_hand_.size() == 0 || !connection_.connected(); });
@@ -189,14 +197,14 @@ void Worker::fetch() {
       try {
         consumer_.bind();
         delay = options_.hold_first;
+        log_.info("the consumer is back", {{"consumer", stage_.durable}});
         const std::lock_guard lock(mutex_);
         fetch_trouble_.clear();
-        log_.info("the consumer is back", {{"consumer", stage_.durable}});
       } catch (const Error& error) {
-        std::unique_lock lock(mutex_);
-        fetch_trouble_ = error.what();
         log_.warning("the consumer cannot be reached; trying again",
                      {{"consumer", stage_.durable}, {"error", error.what()}});
+        std::unique_lock lock(mutex_);
+        fetch_trouble_ = error.what();
         changed_.wait_for(lock, jittered(delay), [&] { return stopping_; });
         delay = std::min(delay * 2, options_.hold_most);
       }
@@ -260,31 +268,41 @@ void Worker::accept(nats::Message message) {
 // ---------------------------------------------------------------------------------------------------- handling
 
 void Worker::handle_messages() {
-  bool alone = false;
-  while (const auto delivery = take(alone)) {
-    handle(delivery, alone);
-    leave(alone);
+  while (auto task = take()) {
+    const auto& delivery = task->delivery;
+    if (!task->decided) {
+      handle(delivery, task->alone);
+    } else if (!until_available("message " + std::to_string(delivery->info.sequence),
+                                [&] { settle(delivery, *task->decided); })) {
+      nak(*delivery, milliseconds(0));
+    }
+    leave(task->alone);
   }
   const std::lock_guard lock(mutex_);
   --handlers_left_;
   changed_.notify_all();
 }
 
-std::shared_ptr<Delivery> Worker::take(bool& alone) {
+std::optional<Worker::Task> Worker::take() {
   std::unique_lock lock(mutex_);
   work_.wait(lock, [&] {
-    if (stopping_) return true;
+    if (stopping_ || !refused_.empty()) return true;
     if (alone_ || !holds_.empty()) return false;
     // A suspect waits until nothing else runs, and nothing begins before it ran.
     return suspects_.empty() ? !queue_.empty() : running_ == 0;
   });
-  if (stopping_) return nullptr;
-  alone = alone_ = !suspects_.empty();
-  auto& from = alone ? suspects_ : queue_;
-  auto delivery = std::move(from.front());
-  from.pop_front();
+  if (stopping_) return std::nullopt;
   ++running_;
-  return delivery;
+  if (!refused_.empty()) {
+    Task task = std::move(refused_.front());
+    refused_.pop_front();
+    return task;
+  }
+  alone_ = !suspects_.empty();
+  auto& from = alone_ ? suspects_ : queue_;
+  Task task{.delivery = std::move(from.front()), .alone = alone_};
+  from.pop_front();
+  return task;
 }
 
 void Worker::leave(bool alone) {
@@ -373,7 +391,10 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
     while (call->given_up) changed_.wait_for(lock, std::chrono::hours(1));
   }
   if (outcome.kind == Outcome::Kind::kDone && unavailable.empty()) {
-    outbox.publishes()->seal([this, delivery] { ack(*delivery); });
+    outbox.publishes()->seal([this, delivery, workflow_id = outcome.workflow_id](const std::string& refusal) {
+      if (refusal.empty()) return ack(*delivery);
+      refuse(delivery, {Outcome::Kind::kDeadLetter, {"PermanentError", refusal}, workflow_id});
+    });
     return outcome;
   }
   outbox.publishes()->abandon();
@@ -416,14 +437,27 @@ void Worker::settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome)
   nak(*delivery, delay);
 }
 
+/// One of the message's events can never be stored. Called from whichever thread learned that, so that a handler thread
+/// does what waits for the server.
+void Worker::refuse(const std::shared_ptr<Delivery>& delivery, Outcome outcome) {
+  errors_permanent_.add();
+  {
+    const std::lock_guard lock(mutex_);
+    if (!stopping_) {
+      refused_.push_back({.delivery = delivery, .decided = std::move(outcome)});
+      work_.notify_one();
+      return;
+    }
+  }
+  nak(*delivery, milliseconds(0));
+}
+
 void Worker::bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterReason& reason,
                   const std::string& workflow_id) {
   const MessageInfo& info = delivery->info;
   if (collector_) collector_->failed(*delivery);
   dead_letters_.publish(*delivery, reason);
-  if (status_ && !workflow_id.empty()) {
-    status_->put(status_key(workflow_id, stage_, info.id), failed_status(stage_, reason.message));
-  }
+  put_failed_status(workflow_id, info.id, reason.message);
   log_.error("the message is dead-lettered", {{"message_id", info.id},
                                               {"workflow_id", workflow_id},
                                               {"trace_id", info.trace_id},
@@ -433,6 +467,17 @@ void Worker::bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterRea
                                               {"error", reason.message}});
   buried_.add();
   term(*delivery);
+}
+
+/// Throws Unavailable. An entry that can never be stored must not keep the message.
+void Worker::put_failed_status(const std::string& workflow_id, const std::string& message_id,
+                               const std::string& reason) {
+  if (!status_ || workflow_id.empty()) return;
+  try {
+    status_->put(status_key(workflow_id, stage_, message_id), failed_status(stage_, reason));
+  } catch (const PermanentError& error) {
+    log_.error("a status entry can never be stored", {{"message_id", message_id}, {"error", error.what()}});
+  }
 }
 
 // ---------------------------------------------------------------------------------------------------- counts
@@ -680,10 +725,7 @@ void Worker::expire_groups() {
       for (const auto& group : collector_->expire(dead_letters_)) {
         log_.error("a group expired", {{"group", group.group}, {"reason", group.reason}});
         buried_.add();
-        if (status_ && !group.workflow_id.empty()) {
-          status_->put(status_key(group.workflow_id, stage_, "collect:" + group.group),
-                       failed_status(stage_, group.reason));
-        }
+        put_failed_status(group.workflow_id, "collect:" + group.group, group.reason);
       }
     } catch (const std::exception& error) {  // the next round tries again
       log_.warning("expired groups could not be looked for", {{"reason", error.what()}});

@@ -90,13 +90,20 @@ class Worker {
   void accept(nats::Message message);
 
   // handling
+  struct Task {
+    std::shared_ptr<Delivery> delivery{};
+    bool alone = false;
+    std::optional<Outcome> decided{};  // handled already: only to be settled
+  };
   void handle_messages();
-  std::shared_ptr<Delivery> take(bool& alone);
+  std::optional<Task> take();
   void leave(bool alone);
   void handle(const std::shared_ptr<Delivery>& delivery, bool alone);
   Outcome call(const std::shared_ptr<Delivery>& delivery);
   void settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome);
+  void refuse(const std::shared_ptr<Delivery>& delivery, Outcome outcome);
   void bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterReason& reason, const std::string& workflow_id);
+  void put_failed_status(const std::string& workflow_id, const std::string& message_id, const std::string& reason);
 
   // what is counted of a message from one delivery to the next
   KeyValue counts();
@@ -159,6 +166,7 @@ class Worker {
   std::condition_variable changed_;  // for everybody else
   std::deque<std::shared_ptr<Delivery>> queue_;
   std::deque<std::shared_ptr<Delivery>> suspects_;
+  std::deque<Task> refused_;
   std::vector<std::shared_ptr<Call>> calls_;
   std::map<std::string, std::string> holds_;  // what waits -> why
   std::string fetch_trouble_ = "not started";
