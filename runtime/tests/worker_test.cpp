@@ -911,6 +911,69 @@ TEST_F(WorkerTest, AGroupWithMissingItemsExpiresIntoTheDeadLettersWithTheirNames
   EXPECT_EQ(stored("TEST_DLQ"), 2u);
 }
 
+TEST_F(WorkerTest, AnExpiredGroupKeepsAllItsItemsHoweverManyTheyAre) {
+  const auto stage = make_collecting_stage([](const std::vector<std::string>&, Context&, Outbox&) {}, 2s);
+  auto worker = start(stage);
+  const std::string ballast(300'000, 'x');
+  for (int index = 1; index <= 7; ++index) send("book " + std::to_string(index) + " 9 " + ballast);
+  send("book 8 9 " + std::string(900'000, '"'));
+  ASSERT_TRUE(all_acked());
+  ASSERT_TRUE(
+      eventually([&] { return KeyValue(connection_, "TEST_STATUS").get("job.work.collect=3Abook").has_value(); }));
+  std::string dead;
+  for (const auto& one : all("TEST_DLQ")) {
+    EXPECT_FALSE(one.headers.contains("Pipegen-Error-Cut"));
+    EXPECT_EQ(one.headers.at("Pipegen-Error-Message"), "item 9 of 9 never came within 2s (group book)");
+    dead += one.payload;
+  }
+  for (int index = 1; index <= 8; ++index) {
+    const std::string item =
+        "book " + std::to_string(index) + " 9 " + (index < 8 ? ballast : std::string(900'000, '"'));
+    EXPECT_NE(dead.find(item), std::string::npos) << "item " << index << " is lost";
+  }
+  EXPECT_EQ(KeyValue(connection_, "TEST_STATE").keys("book.item.*").size(), 0u);
+}
+
+TEST_F(WorkerTest, ACompleteGroupWhoseMessageIsGoneExpiresToo) {
+  std::atomic<int> joins = 0;
+  auto stage = make_collecting_stage(
+      [&](const std::vector<std::string>&, Context&, Outbox&) {
+        ++joins;
+        throw TransientError("not now");
+      },
+      500ms);
+  stage.timeout = 500ms;
+  stage.max_deliver = 1'000;
+  auto worker = start(stage);
+  send("book 1 2");
+  send("book 2 2");
+  ASSERT_TRUE(eventually([&] { return joins > 0; }));
+  ASSERT_EQ(js_PurgeStream(connection_.handles().publish_js, "IN", nullptr, nullptr), NATS_OK);
+  ASSERT_TRUE(eventually([&] { return stored("TEST_DLQ") == 1; })) << "it ended without a word";
+  const auto dead = all("TEST_DLQ").front();
+  EXPECT_EQ(dead.headers.at("Pipegen-Error-Message"),
+            "all 2 items came, but the message that was to join them is gone (group book)");
+  EXPECT_NE(dead.payload.find("book 2 2"), std::string::npos);
+}
+
+TEST_F(WorkerTest, AJoinedEventThatCanNeverBeStoredDeadLettersTheMessageThatJoined) {
+  set_max_message_size("OUT", 300);
+  std::atomic<bool> large = true;
+  auto worker = start(make_collecting_stage([&](const std::vector<std::string>&, Context&, Outbox& outbox) {
+    outbox.publish(output(large ? std::string(400, 'x') : "small"));
+  }));
+  send("g 1 1");
+  ASSERT_TRUE(all_acked());
+  const auto dead = all("TEST_DLQ");
+  ASSERT_EQ(dead.size(), 1u);
+  large = false;
+  send(dead[0].payload);
+  ASSERT_TRUE(all_acked());
+  ASSERT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(all("OUT")[0].payload, "small");
+  EXPECT_EQ(KeyValue(connection_, "TEST_STATE").keys("g.event.*").size(), 0u);
+}
+
 // ---------------------------------------------------------------------------------------------------- processes
 
 /// This program again, as a worker; see worker_process().
@@ -964,6 +1027,14 @@ class Process {
 
 int worker_process(const std::string& mode, int argc, char** argv) {
   return run_worker(argc, argv, "work", [&](const Settings&) {
+    if (mode == "join") {
+      Stage stage = make_collecting_stage([](const std::vector<std::string>&, Context&, Outbox& outbox) {
+        outbox.publish(output("joined by " + std::to_string(::getpid())));
+        outbox.publish({.event = "Output", .subject = "small.a", .payload = "joined by " + std::to_string(::getpid())});
+      });
+      stage.ack_wait = 500ms;
+      return stage;
+    }
     Stage stage = make_stage([mode](std::string_view payload, Context&, Outbox& outbox) {
       if (payload == "poison") std::abort();
       if (payload == "deaf" || mode == "endless") {
@@ -1074,6 +1145,30 @@ TEST_F(WorkerTest, WhatAProcessHandsBackAtItsEndDoesNotComeBackToIt) {
               NATS_OK);
     EXPECT_EQ(found->Delivered.Consumer, run * 4) << process.log();
   }
+}
+
+TEST_F(WorkerTest, AGroupIsJoinedOnceAlsoWhenTheProcessDiesBeforeItsEventsAreStored) {
+  auto full = topology();
+  full.streams = {{.name = "SMALL", .subjects = {"small.>"}, .max_messages = 1}};
+  full.key_values.clear();
+  nats::ensure(connection_, full);
+  connection_.publish("small.a", "in the way", "");
+  send("g 1 2");
+  send("g 2 2");
+  {
+    Process process(server_, "join");
+    ASSERT_TRUE(eventually([&] { return stored("OUT") == 1; })) << process.log();
+    process.signal(SIGKILL);
+    ASSERT_TRUE(eventually([&] { return process.ended(); }));
+  }
+  ASSERT_EQ(js_PurgeStream(connection_.handles().publish_js, "SMALL", nullptr, nullptr), NATS_OK);
+  Process process(server_, "join");
+  ASSERT_TRUE(all_acked()) << process.log();
+  ASSERT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(all("SMALL").back().payload, all("OUT").front().payload) << "it was joined again";
+  KeyValue state(connection_, "TEST_STATE");
+  EXPECT_TRUE(eventually([&] { return state.keys("g.event.*").empty(); }));
+  EXPECT_NE(state.get("g.group")->value.find(R"("state":"done")"), std::string::npos);
 }
 
 TEST_F(WorkerTest, AWorkerProcessSaysWhatItPromisesAndStopsCleanlyOnSigterm) {

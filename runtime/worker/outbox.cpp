@@ -208,8 +208,8 @@ CallOutbox::CallOutbox(Publisher& publisher, SentCounters& sent, const Settings&
       trace_(trace),
       stop_(std::move(stop)) {}
 
-std::string CallOutbox::next_id() const {
-  return Uuid::derived(message_.id + ":" + stage_.name + ":" + std::to_string(published_)).to_string();
+std::string CallOutbox::id_at(std::size_t position) const {
+  return Uuid::derived(message_.id + ":" + stage_.name + ":" + std::to_string(position)).to_string();
 }
 
 void CallOutbox::publish(Outgoing event) {
@@ -219,7 +219,7 @@ void CallOutbox::publish(Outgoing event) {
   const std::string subject = event.subject;
   publisher_.publish({.subject = std::move(event.subject),
                       .payload = std::move(event.payload),
-                      .message_id = next_id(),
+                      .message_id = id_at(published_),
                       .headers = std::move(headers),
                       .owner = publishes_},
                      stop_);

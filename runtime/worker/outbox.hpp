@@ -120,7 +120,9 @@ class CallOutbox : public Outbox {
              const MessageInfo& message, const Trace& trace, std::stop_token stop);
 
   const Settings& settings() const override { return settings_; }
-  Fresh fresh() override { return Fresh(next_id()); }
+  Fresh fresh() override { return fresh_at(published_); }
+  /// For the event that will be published after `position` others.
+  Fresh fresh_at(std::size_t position) const { return Fresh(id_at(position)); }
   void publish(Outgoing event) override;
 
   const std::shared_ptr<Publishes>& publishes() const { return publishes_; }
@@ -135,7 +137,7 @@ class CallOutbox : public Outbox {
   const std::optional<Result>& result() const { return result_; }
 
  private:
-  std::string next_id() const;
+  std::string id_at(std::size_t position) const;
 
   Publisher& publisher_;
   SentCounters& sent_;

@@ -722,7 +722,8 @@ void Worker::expire_groups() {
   while (!changed_.wait_for(lock, jittered(every), [&] { return stopping_; })) {
     lock.unlock();
     try {
-      for (const auto& group : collector_->expire(dead_letters_)) {
+      const auto round = collector_->expire(dead_letters_);
+      for (const auto& group : round.expired) {
         log_.error("a group expired", {{"group", group.group}, {"reason", group.reason}});
         buried_.add();
         put_failed_status(group.workflow_id, "collect:" + group.group, group.reason);
