@@ -10,6 +10,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -198,6 +199,13 @@ class WorkerTest : public ::testing::Test {
     ASSERT_EQ(js_UpdateStream(nullptr, connection_.handles().publish_js, &config, nullptr, nullptr), NATS_OK);
   }
 
+  /// The value of a metric of the stage; NaN when there is none. `labels` are those after the stage.
+  double metric(const std::string& name, const std::string& labels = "") {
+    const std::string text = metrics_.render(), line = "\n" + name + "{stage=\"work\"" + labels + "} ";
+    const auto at = text.find(line);
+    return at == std::string::npos ? std::nan("") : std::strtod(text.c_str() + at + line.size(), nullptr);
+  }
+
   bool all_acked() {
     return eventually([this] { return stored("IN") == 0; });
   }
@@ -336,6 +344,8 @@ TEST_F(WorkerTest, ATransientErrorIsTriedAgainWithItsDelayAndDeadLetteredAfterMa
   ASSERT_EQ(dead.size(), 1u);
   EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Deliveries"), "3");
   EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Class"), "std::runtime_error");
+  EXPECT_EQ(metric("pipegen_naks_total"), 2);
+  EXPECT_EQ(metric("pipegen_hand_backs_total"), 0);
 }
 
 TEST_F(WorkerTest, WhatIsAwayHoldsTheWorkerAndBlamesNoMessage) {
@@ -356,6 +366,7 @@ TEST_F(WorkerTest, WhatIsAwayHoldsTheWorkerAndBlamesNoMessage) {
   ASSERT_TRUE(eventually([&] { return failures > 20; }));
   EXPECT_FALSE(worker->readiness().ready);
   EXPECT_EQ(worker->readiness().reason, "the database is away");
+  EXPECT_GE(metric("pipegen_held", R"(,what="message")"), 1);
   EXPECT_LT(worker->in_hand(), 20u) << "it went on fetching";
   away = false;
   ASSERT_TRUE(all_acked());
@@ -363,6 +374,8 @@ TEST_F(WorkerTest, WhatIsAwayHoldsTheWorkerAndBlamesNoMessage) {
   EXPECT_EQ(done.most(), 1);
   EXPECT_EQ(stored("TEST_DLQ"), 0u);
   EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
+  EXPECT_EQ(metric("pipegen_held", R"(,what="message")"), 0);
+  EXPECT_EQ(metric("pipegen_pending"), 0);
 }
 
 TEST_F(WorkerTest, AnEventThatTheStreamRefusesHoldsItsMessageUntilThereIsRoom) {
@@ -381,6 +394,7 @@ TEST_F(WorkerTest, AnEventThatTheStreamRefusesHoldsItsMessageUntilThereIsRoom) {
   ASSERT_EQ(js_PurgeStream(connection_.handles().publish_js, "SMALL", nullptr, nullptr), NATS_OK);
   ASSERT_TRUE(all_acked());
   EXPECT_EQ(all("SMALL").back().payload, "x");
+  EXPECT_GE(metric("pipegen_publish_retries_total"), 1);
   EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
 }
 
@@ -495,6 +509,8 @@ TEST_F(WorkerTest, AHandlerThatOutlastsTheGracePeriodIsToldToStopAndItsMessageHa
   const auto began = Clock::now();
   EXPECT_TRUE(first->stop());
   EXPECT_LT(Clock::now() - began, 1'500ms);
+  EXPECT_EQ(metric("pipegen_hand_backs_total"), 1);
+  EXPECT_EQ(metric("pipegen_naks_total"), 0);
   stage.handle = [](std::string_view, Context&, Outbox&) {};
   auto second = start(stage);
   ASSERT_TRUE(all_acked());
@@ -658,7 +674,7 @@ TEST_F(WorkerTest, WhatWaitsToBeStoredIsBoundedInOctets) {
   full.key_values.clear();
   nats::ensure(connection_, full);
   connection_.publish("small.a", "in the way", "");
-  worker::Publisher publisher(connection_);
+  worker::Publisher publisher(connection_, metrics_.counter("repeated", ""));
   const auto publishes = std::make_shared<worker::Publishes>();
   std::atomic<std::size_t> published = 0;
   std::atomic<bool> cancelled = false;
@@ -730,6 +746,41 @@ TEST_F(WorkerTest, MessagesOfAStreamThatWasMadeAgainHaveOtherIds) {
   EXPECT_EQ(keys.size(), 2u) << "an object would be written over";
   EXPECT_EQ(stored("OUT"), 2u) << "an event was taken for a duplicate";
   EXPECT_EQ(stored("TEST_DLQ"), 2u) << "a dead letter was taken for a duplicate";
+}
+
+TEST_F(WorkerTest, AMessageThatComesAgainWhileItIsInHandIsCountedAndNotHandledTwice) {
+  std::atomic<int> calls = 0;
+  std::atomic<bool> finish = false;
+  auto stage = make_stage([&](std::string_view, Context&, Outbox&) {
+    ++calls;
+    while (!finish) std::this_thread::sleep_for(5ms);
+  });
+  stage.ack_wait = 60s;
+  auto options = quick();
+  options.consumer.heartbeat = 200ms;
+  auto worker = start(stage, options);
+  send("x");
+  ASSERT_TRUE(eventually([&] { return calls == 1; }));
+  // The consumer that is made in its place delivers all that is not acked.
+  js_DeleteConsumer(connection_.handles().publish_js, "IN", "work-workers", nullptr, nullptr);
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_late_redeliveries_total") == 1; }));
+  finish = true;
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(calls, 1);
+}
+
+TEST_F(WorkerTest, SaysHowManyMessagesWait) {
+  std::atomic<bool> finish = false;
+  const auto stage = make_stage([&](std::string_view, Context&, Outbox&) {
+    while (!finish) std::this_thread::sleep_for(5ms);
+  });
+  for (int i = 0; i < 50; ++i) send(std::to_string(i));
+  auto worker = start(stage);
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending") == 46; }));
+  EXPECT_EQ(metric("pipegen_in_flight"), 4);
+  finish = true;
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(metric("pipegen_pending"), 0);
 }
 
 TEST_F(WorkerTest, AnOutageIsNoCrashOfTheMessageThatRunsAlone) {
@@ -897,6 +948,7 @@ TEST_F(WorkerTest, AGroupWithMissingItemsExpiresIntoTheDeadLettersWithTheirNames
     if (index != 3 && index != 7) send("book " + std::to_string(index) + " 12", {{"Pipegen-Workflow-Id", "book"}});
   }
   ASSERT_TRUE(all_acked());
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_groups_open") == 1; }));
   ASSERT_TRUE(eventually([&] { return stored("TEST_DLQ") == 1; }));
   const auto dead = all("TEST_DLQ").front();
   EXPECT_EQ(dead.headers.at("Pipegen-Error-Message"), "items 3 and 7 of 12 never came within 1500ms (group book)");
@@ -906,6 +958,8 @@ TEST_F(WorkerTest, AGroupWithMissingItemsExpiresIntoTheDeadLettersWithTheirNames
   EXPECT_NE(status.get("book.work.collect=3Abook")->value.find("items 3 and 7"), std::string::npos);
   EXPECT_EQ(KeyValue(connection_, "TEST_STATE").keys("book.item.*").size(), 0u);
   EXPECT_EQ(joins, 0);
+  EXPECT_EQ(metric("pipegen_groups_expired_total"), 1);
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_groups_open") == 0; }));
   send("book 3 12");  // too late: it goes where the others went
   ASSERT_TRUE(all_acked());
   EXPECT_EQ(stored("TEST_DLQ"), 2u);

@@ -54,7 +54,7 @@ std::optional<AckSubject> parse_ack_subject(std::string_view reply) {
   AckSubject out;
   out.stream = tokens[first];
   if (!read_number(tokens[first + 2], out.deliveries) || !read_number(tokens[first + 3], out.sequence) ||
-      !read_number(tokens[first + 5], out.stored_at)) {
+      !read_number(tokens[first + 5], out.stored_at) || !read_number(tokens[first + 6], out.pending)) {
     return std::nullopt;
   }
   return out;

@@ -161,6 +161,7 @@ void Publisher::repeat_failed() {
       abandoned = publish->owner->abandoned_;
     }
     if (!abandoned) {
+      repeated_.add();
       send(publish);
       continue;
     }

@@ -64,7 +64,8 @@ struct PendingPublish {
 /// Publishes for all calls of a worker. Thread safe.
 class Publisher {
  public:
-  explicit Publisher(nats::Connection& connection) : connection_(connection) {}
+  /// `repeated` counts the publishes that had to be sent again.
+  Publisher(nats::Connection& connection, Counter& repeated) : connection_(connection), repeated_(repeated) {}
   /// Waits until the library calls back no more; every publish is answered or times out (10 s).
   void close();
 
@@ -86,6 +87,7 @@ class Publisher {
                bool permanent);
 
   nats::Connection& connection_;
+  Counter& repeated_;
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   std::size_t open_ = 0;

@@ -63,8 +63,10 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
       concurrency_(static_cast<std::size_t>(
           std::max<std::int64_t>(1, settings_.integer(stage_.section + ".worker_pool_size", stage_.concurrency)))),
       log_(Logger().with({{"stage", stage_.name}})),
+      metrics_(metrics),
       stores_(connection, stage_.topology),
-      publisher_(connection),
+      publisher_(connection, metrics.counter("pipegen_publish_retries_total",
+                                             "Publishes that failed and were sent again.", {{"stage", stage_.name}})),
       sent_(metrics, stage_.name),
       dead_letters_(connection, stage_),
       status_(status_store(connection, stage_)),
@@ -73,6 +75,13 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
                                 {{"stage", stage_.name}, {"subject", stage_.filter_subject}})),
       acked_(metrics.counter("pipegen_messages_acked_total", "Messages handled and acked.", {{"stage", stage_.name}})),
       redelivered_(metrics.counter("pipegen_redeliveries_total", "Messages delivered more than once.",
+                                   {{"stage", stage_.name}})),
+      late_(metrics.counter("pipegen_late_redeliveries_total",
+                            "Messages delivered again while in hand: their in-progress signals were late.",
+                            {{"stage", stage_.name}})),
+      naks_(metrics.counter("pipegen_naks_total", "Messages handed back because the handler failed.",
+                            {{"stage", stage_.name}})),
+      handed_back_(metrics.counter("pipegen_hand_backs_total", "Messages handed back because the process stops.",
                                    {{"stage", stage_.name}})),
       buried_(metrics.counter("pipegen_dead_letters_total", "Messages moved to the dead-letter stream.",
                               {{"stage", stage_.name}})),
@@ -84,6 +93,8 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
                                 {{"stage", stage_.name}})),
       lag_(metrics.seconds("pipegen_delivery_lag_seconds", "Age of a message when it is taken in hand.",
                            {{"stage", stage_.name}})),
+      pending_(metrics.gauge("pipegen_pending", "Messages not delivered yet, as of the last one that was.",
+                             {{"stage", stage_.name}})),
       in_flight_(metrics.gauge("pipegen_in_flight", "Messages in hand.", {{"stage", stage_.name}})),
       connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")) {
   if (stage_.collect) collector_.emplace(connection_, stage_);
@@ -128,7 +139,7 @@ bool Worker::stop() {
     for (const Task& task : refused_) unstarted.push_back(task.delivery);
     refused_.clear();
   }
-  for (const auto& delivery : unstarted) nak(*delivery, milliseconds(0));
+  for (const auto& delivery : unstarted) hand_back(*delivery);
 
   // Handlers that are told to stop need some of the time too.
   const auto margin = std::min<milliseconds>(options_.grace_period / 4, milliseconds(3'000));
@@ -155,7 +166,7 @@ bool Worker::stop() {
     ticking_ = false;
     changed_.notify_all();
   }
-  for (const auto& delivery : in_hand_.all()) nak(*delivery, milliseconds(0));
+  for (const auto& delivery : in_hand_.all()) hand_back(*delivery);
   ticker_.join();
   if (expirer_.joinable()) expirer_.join();
   if (!all_left) {
@@ -230,7 +241,10 @@ void Worker::fetch() {
       fetch_trouble_ = consumer_.trouble();
     }
   }
-  consumer_.close([this](nats::Message message) { answer(natsMsg_GetReply(message.get()), "-NAK"); });
+  consumer_.close([this](nats::Message message) {
+    answer(natsMsg_GetReply(message.get()), "-NAK");
+    handed_back_.add();
+  });
   const std::lock_guard lock(mutex_);
   fetching_over_ = true;
   changed_.notify_all();
@@ -244,6 +258,7 @@ void Worker::accept(nats::Message message) {
     return;
   }
   const bool again = from->deliveries > 1;
+  pending_.set(static_cast<double>(from->pending));
   const auto delivery = std::make_shared<Delivery>(std::move(message), std::move(*from));
   consumed_.add();
   if (again) redelivered_.add();
@@ -254,7 +269,7 @@ void Worker::accept(nats::Message message) {
     case InHand::Arrival::kAlreadyDone:
       return answer(delivery->reply, "+ACK");
     case InHand::Arrival::kAlreadyInHand:
-      return;
+      return late_.add();
     case InHand::Arrival::kNew:
       break;
   }
@@ -274,7 +289,7 @@ void Worker::handle_messages() {
       handle(delivery, task->alone);
     } else if (!until_available("message " + std::to_string(delivery->info.sequence),
                                 [&] { settle(delivery, *task->decided); })) {
-      nak(*delivery, milliseconds(0));
+      hand_back(*delivery);
     }
     leave(task->alone);
   }
@@ -326,13 +341,13 @@ void Worker::handle(const std::shared_ptr<Delivery>& delivery, bool alone) {
   });
   if (!handled) {
     forget_alone();
-    return nak(*delivery, milliseconds(0));
+    return hand_back(*delivery);
   }
   if (killer) outcome = {Outcome::Kind::kDeadLetter, *killer, delivery->info.workflow_id};
   // Until the entry is gone, a later crash would count against this message.
-  if (alone && !killer && !until_available(what, [&] { end_alone(*delivery); })) return nak(*delivery, milliseconds(0));
+  if (alone && !killer && !until_available(what, [&] { end_alone(*delivery); })) return hand_back(*delivery);
   if (outcome.kind == Outcome::Kind::kDone) return;  // acked when its events are stored
-  if (!until_available(what, [&] { settle(delivery, outcome); })) return nak(*delivery, milliseconds(0));
+  if (!until_available(what, [&] { settle(delivery, outcome); })) return hand_back(*delivery);
   if (killer) until_available(what, [&] { end_alone(*delivery); });
 }
 
@@ -411,7 +426,7 @@ void Worker::settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome)
     case Outcome::Kind::kDone:
       return;
     case Outcome::Kind::kHandBack:
-      return nak(*delivery, milliseconds(0));
+      return hand_back(*delivery);
     case Outcome::Kind::kDeadLetter:
       return bury(delivery, outcome.reason, outcome.workflow_id);
     case Outcome::Kind::kRetry:
@@ -449,7 +464,7 @@ void Worker::refuse(const std::shared_ptr<Delivery>& delivery, Outcome outcome) 
       return;
     }
   }
-  nak(*delivery, milliseconds(0));
+  hand_back(*delivery);
 }
 
 void Worker::bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterReason& reason,
@@ -561,7 +576,12 @@ void Worker::forget_alone() {
 void Worker::ack(const Delivery& delivery) {
   if (finish(delivery, "+ACK", true)) acked_.add();
 }
-void Worker::nak(const Delivery& delivery, milliseconds delay) { finish(delivery, nak_body(delay), false); }
+void Worker::nak(const Delivery& delivery, milliseconds delay) {
+  if (finish(delivery, nak_body(delay), false)) naks_.add();
+}
+void Worker::hand_back(const Delivery& delivery) {
+  if (finish(delivery, nak_body(milliseconds(0)), false)) handed_back_.add();
+}
 void Worker::term(const Delivery& delivery) { finish(delivery, "+TERM", true); }
 
 bool Worker::finish(const Delivery& delivery, std::string_view body, bool done) {
@@ -609,12 +629,19 @@ bool Worker::until_available(const std::string& what, const std::function<void()
   }
 }
 
+/// By kind ("nats", "events", "message"): a time series for each message would be too many.
+Gauge& Worker::held(const std::string& what) {
+  return metrics_.gauge("pipegen_held", "What the worker waits for something for, without fetching more.",
+                        {{"stage", stage_.name}, {"what", what.substr(0, what.find(' '))}});
+}
+
 void Worker::hold(const std::string& what, const std::string& reason) {
   {
     const std::lock_guard lock(mutex_);
     const auto [at, is_new] = holds_.insert_or_assign(what, reason);
     if (!is_new) return;
   }
+  held(what).add(1);
   log_.warning("holding: something is away", {{"what", what}, {"reason", reason}});
 }
 
@@ -627,6 +654,7 @@ void Worker::release(const std::string& what) {
       room_.notify_all();
     }
   }
+  held(what).add(-1);
   log_.info("going on", {{"what", what}});
 }
 
@@ -706,24 +734,30 @@ void Worker::give_up(const std::vector<std::shared_ptr<Call>>& deaf) {
       settle(delivery, outcome);
     } catch (const std::exception& error) {
       log_.error("its message is handed back", {{"reason", error.what()}});
-      nak(*delivery, milliseconds(0));
+      hand_back(*delivery);
     }
   }
   forget_alone();
-  for (const auto& other : in_hand_.all()) nak(*other, milliseconds(0));
+  for (const auto& other : in_hand_.all()) hand_back(*other);
   natsConnection_FlushTimeout(connection_.handles().consume, 2'000);
   if (options_.give_up) options_.give_up();
   ::_exit(kExitGaveUp);
 }
 
 void Worker::expire_groups() {
+  Gauge& open = metrics_.gauge("pipegen_groups_open", "Groups that wait for items or are being joined, by any worker.",
+                               {{"stage", stage_.name}});
+  Counter& expired =
+      metrics_.counter("pipegen_groups_expired_total", "Groups given up by this worker.", {{"stage", stage_.name}});
   const auto every = std::clamp<milliseconds>(stage_.collect->expires / 10, milliseconds(50), milliseconds(60'000));
   std::unique_lock lock(mutex_);
   while (!changed_.wait_for(lock, jittered(every), [&] { return stopping_; })) {
     lock.unlock();
     try {
       const auto round = collector_->expire(dead_letters_);
+      open.set(static_cast<double>(round.open));
       for (const auto& group : round.expired) {
+        expired.add();
         log_.error("a group expired", {{"group", group.group}, {"reason", group.reason}});
         buried_.add();
         put_failed_status(group.workflow_id, "collect:" + group.group, group.reason);

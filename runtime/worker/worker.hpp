@@ -118,6 +118,7 @@ class Worker {
   // the ends of a message in hand
   void ack(const Delivery& delivery);
   void nak(const Delivery& delivery, std::chrono::milliseconds delay);
+  void hand_back(const Delivery& delivery);
   void term(const Delivery& delivery);
   bool finish(const Delivery& delivery, std::string_view answer, bool done);
   void answer(const std::string& reply, std::string_view body);
@@ -126,6 +127,7 @@ class Worker {
   bool until_available(const std::string& what, const std::function<void()>& work);
   void hold(const std::string& what, const std::string& reason);
   void release(const std::string& what);
+  Gauge& held(const std::string& what);
 
   void tick();
   void check_deadlines();
@@ -139,6 +141,7 @@ class Worker {
   const WorkerOptions options_;
   const std::size_t concurrency_;
   Logger log_;
+  Metrics& metrics_;
   Stores stores_;
   Publisher publisher_;
   SentCounters sent_;
@@ -151,6 +154,9 @@ class Worker {
   Counter& consumed_;
   Counter& acked_;
   Counter& redelivered_;
+  Counter& late_;
+  Counter& naks_;
+  Counter& handed_back_;
   Counter& buried_;
   Counter& errors_permanent_;
   Counter& errors_transient_;
@@ -158,6 +164,7 @@ class Worker {
   Counter& errors_timeout_;
   Histogram& duration_;
   Histogram& lag_;
+  Gauge& pending_;
   Gauge& in_flight_;
   Gauge& connected_;
 
