@@ -894,7 +894,9 @@ TEST_F(WorkerTest, AGroupIsJoinedOnceByThreeWorkersFromShuffledAndRepeatedItems)
 
 TEST_F(WorkerTest, AJoinThatFailsIsTriedAgainByTheMessageThatBeganIt) {
   std::atomic<int> joins = 0;
-  auto worker = start(make_collecting_stage([&](const std::vector<std::string>&, Context&, Outbox& outbox) {
+  std::atomic<std::size_t> left_behind = 0;
+  auto worker = start(make_collecting_stage([&](const std::vector<std::string>&, Context& context, Outbox& outbox) {
+    left_behind += context.key_value("STATE").keys("g.event.*").size();
     outbox.publish({.event = "Joined", .subject = "out.joined", .payload = "x", .is_result = true});
     if (++joins < 3) throw TransientError("disk full");
   }));
@@ -903,6 +905,7 @@ TEST_F(WorkerTest, AJoinThatFailsIsTriedAgainByTheMessageThatBeganIt) {
   ASSERT_TRUE(all_acked());
   EXPECT_EQ(joins, 3);
   EXPECT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(left_behind, 0u) << "events of attempts that failed fill the bucket";
 }
 
 TEST_F(WorkerTest, AJoinThatIsDeadLetteredCanBeTriedAgainByAReplay) {

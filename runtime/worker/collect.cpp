@@ -83,6 +83,13 @@ class Collector::Recording : public Outbox {
     state_.put(Group::event_key(token_, attempt_, events_.size()), event.payload);
     events_.push_back({std::string(event.event), std::move(event.subject), event.is_result});
   }
+  /// Nobody will publish them: an attempt that fails again and again must not fill the bucket.
+  void discard() {
+    try {
+      for (std::size_t i = 0; i < events_.size(); ++i) state_.purge(Group::event_key(token_, attempt_, i));
+    } catch (const Error&) {  // the end of the group removes what is left
+    }
+  }
   const std::string& attempt() const { return attempt_; }
   const std::vector<Group::Event>& events() const { return events_; }
 
@@ -289,13 +296,21 @@ bool Collector::join(const std::string& token, Group& group, Context& context, C
   for (auto& item : items) payloads.push_back(std::move(item.value));
   context.set_workflow(group.workflow_id);
   Recording recording(state_, token, outbox);
-  collect_.handle(payloads, context, recording);
+  try {
+    collect_.handle(payloads, context, recording);
+  } catch (...) {
+    recording.discard();
+    throw;
+  }
   for (;;) {
     group.attempt = recording.attempt();
     group.events = recording.events();
     if (move(token, group, std::string(kPublishing), group.owner)) return true;
     auto current = find(token);
-    if (!current || current->state != kJoining || current->owner != group.owner) return false;
+    if (!current || current->state != kJoining || current->owner != group.owner) {
+      if (!current || current->attempt != recording.attempt()) recording.discard();
+      return false;
+    }
     group = *std::move(current);  // only its time was changed
   }
 }
