@@ -393,9 +393,9 @@ void Connection::publish_async(std::string_view subject, std::string_view payloa
   handles_->publish_replies->publish(std::string(subject), payload, with_id(headers, message_id),
                                      [done = std::move(done), subject = std::string(subject)](const Outcome& outcome) {
                                        if (outcome.stored()) {
-                                         done(&outcome.ack, {});
+                                         done(&outcome.ack, {}, false);
                                        } else {
-                                         done(nullptr, explain(outcome, "event on " + subject));
+                                         done(nullptr, explain(outcome, "event on " + subject), is_permanent(outcome));
                                        }
                                      });
 }

@@ -97,11 +97,14 @@ std::string explain(const Outcome& outcome, std::string_view what) {
   return text + " was not stored: " + outcome.error;
 }
 
+bool is_permanent(const Outcome& outcome) {
+  return outcome.status == NATS_MAX_PAYLOAD || outcome.status == NATS_INVALID_SUBJECT ||
+         (outcome.status == NATS_OK && outcome.code == JSStreamMessageExceedsMaximumErr);
+}
+
 void throw_outcome(const Outcome& outcome, std::string_view what) {
   const std::string text = explain(outcome, what);
-  if (outcome.status == NATS_MAX_PAYLOAD || outcome.status == NATS_INVALID_SUBJECT) throw PermanentError(text);
-  if (outcome.status != NATS_OK) throw Unavailable(text);
-  if (outcome.code == JSStreamMessageExceedsMaximumErr) throw PermanentError(text);
+  if (is_permanent(outcome)) throw PermanentError(text);
   // Everything else that a stream says about a publish is about its own state: full, sealed, without a leader.
   throw Unavailable(text);
 }

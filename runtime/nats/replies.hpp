@@ -27,6 +27,8 @@ struct Outcome {
 
 /// Why `outcome` is not stored(), for a person. `what` is "event text.processed" or "object book.pdf".
 std::string explain(const Outcome& outcome, std::string_view what);
+/// Whether trying again can never help.
+bool is_permanent(const Outcome& outcome);
 /// Throws that as Unavailable, PermanentError or ConfigError.
 [[noreturn]] void throw_outcome(const Outcome& outcome, std::string_view what);
 

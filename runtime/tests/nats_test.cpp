@@ -141,7 +141,7 @@ TEST(NatsConnection, AnswersEveryAsyncPublishOnce) {
   std::atomic<int> stored = 0;
   for (int i = 0; i < kCount; ++i) {
     connection.publish_async("jobs.a", "{\"page\":1}", "id-" + std::to_string(i), {},
-                             [&](const nats::PublishAck* ack, std::string_view) {
+                             [&](const nats::PublishAck* ack, std::string_view, bool) {
                                if (ack != nullptr && !ack->duplicate) ++stored;
                                done.add();
                              });
@@ -151,7 +151,7 @@ TEST(NatsConnection, AnswersEveryAsyncPublishOnce) {
   EXPECT_EQ(messages_in(connection, "JOBS"), static_cast<std::uint64_t>(kCount));
   Latch refused;
   std::string error;
-  connection.publish_async("nobody.home", "x", "1", {}, [&](const nats::PublishAck* ack, std::string_view text) {
+  connection.publish_async("nobody.home", "x", "1", {}, [&](const nats::PublishAck* ack, std::string_view text, bool) {
     EXPECT_EQ(ack, nullptr);
     error = text;
     refused.add();
@@ -175,7 +175,7 @@ TEST(NatsConnection, LosesNoAcceptedMessageWhenTheServerDiesInMidPublish) {
   for (int i = 0; i < kCount; ++i) {
     if (i == kCount / 2) server.kill();
     connection.publish_async("jobs.a", std::string(200, 'x'), std::to_string(i), {},
-                             [&](const nats::PublishAck* ack, std::string_view) {
+                             [&](const nats::PublishAck* ack, std::string_view, bool) {
                                if (ack == nullptr) {
                                  ++failed;
                                } else {

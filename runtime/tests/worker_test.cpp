@@ -10,6 +10,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -24,6 +25,7 @@
 #include "nats/handles.hpp"
 #include "pipegen/json.hpp"
 #include "support/nats_server.hpp"
+#include "worker/consumer.hpp"
 #include "worker/worker.hpp"
 
 extern char** environ;
@@ -190,8 +192,38 @@ class WorkerTest : public ::testing::Test {
     return out;
   }
 
+  void set_max_message_size(const std::string& stream, std::int32_t octets) {
+    const auto found = info(stream);
+    jsStreamConfig config = *found->Config;
+    config.MaxMsgSize = octets;
+    ASSERT_EQ(js_UpdateStream(nullptr, connection_.handles().publish_js, &config, nullptr, nullptr), NATS_OK);
+  }
+
+  /// The value of a metric of the stage; NaN when there is none. `labels` are those after the stage.
+  double metric(const std::string& name, const std::string& labels = "") {
+    const std::string text = metrics_.render(), line = "\n" + name + "{stage=\"work\"" + labels + "} ";
+    const auto at = text.find(line);
+    return at == std::string::npos ? std::nan("") : std::strtod(text.c_str() + at + line.size(), nullptr);
+  }
+
   bool all_acked() {
     return eventually([this] { return stored("IN") == 0; });
+  }
+
+  /// Delivers the next message and hands it back, as often as that: what crashed and stopped workers leave behind.
+  void deliver_in_vain(const Stage& stage, int times) {
+    worker::PullConsumer consumer(connection_, stage, {});
+    consumer.bind();
+    for (int i = 0; i < times; ++i) {
+      nats::Message message;
+      consumer.request(1);
+      ASSERT_TRUE(eventually([&] {
+        message = consumer.next(100ms);
+        return static_cast<bool>(message);
+      }));
+      natsConnection_Publish(connection_.handles().consume, natsMsg_GetReply(message.get()), "-NAK", 4);
+    }
+    consumer.close([](nats::Message) {});
   }
 
   NatsServer server_;
@@ -258,7 +290,7 @@ TEST_F(WorkerTest, APermanentErrorDeadLettersAtOnceWithItsReason) {
   EXPECT_EQ(dead[0].subject, "dlq.test.work");
   EXPECT_EQ(dead[0].payload, "bad");
   const auto& headers = dead[0].headers;
-  EXPECT_EQ(headers.at("Nats-Msg-Id"), "dlq:IN:2");
+  EXPECT_TRUE(headers.at("Nats-Msg-Id").starts_with("dlq:IN:2:")) << headers.at("Nats-Msg-Id");
   EXPECT_EQ(headers.at("Pipegen-Original-Nats-Msg-Id"), "id-1");
   EXPECT_EQ(headers.at("X-Mine"), "kept");
   EXPECT_EQ(headers.at("Pipegen-Workflow-Id"), "job");
@@ -312,6 +344,8 @@ TEST_F(WorkerTest, ATransientErrorIsTriedAgainWithItsDelayAndDeadLetteredAfterMa
   ASSERT_EQ(dead.size(), 1u);
   EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Deliveries"), "3");
   EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Class"), "std::runtime_error");
+  EXPECT_EQ(metric("pipegen_naks_total"), 2);
+  EXPECT_EQ(metric("pipegen_hand_backs_total"), 0);
 }
 
 TEST_F(WorkerTest, WhatIsAwayHoldsTheWorkerAndBlamesNoMessage) {
@@ -332,6 +366,7 @@ TEST_F(WorkerTest, WhatIsAwayHoldsTheWorkerAndBlamesNoMessage) {
   ASSERT_TRUE(eventually([&] { return failures > 20; }));
   EXPECT_FALSE(worker->readiness().ready);
   EXPECT_EQ(worker->readiness().reason, "the database is away");
+  EXPECT_GE(metric("pipegen_held", R"(,what="message")"), 1);
   EXPECT_LT(worker->in_hand(), 20u) << "it went on fetching";
   away = false;
   ASSERT_TRUE(all_acked());
@@ -339,6 +374,8 @@ TEST_F(WorkerTest, WhatIsAwayHoldsTheWorkerAndBlamesNoMessage) {
   EXPECT_EQ(done.most(), 1);
   EXPECT_EQ(stored("TEST_DLQ"), 0u);
   EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
+  EXPECT_EQ(metric("pipegen_held", R"(,what="message")"), 0);
+  EXPECT_EQ(metric("pipegen_pending"), 0);
 }
 
 TEST_F(WorkerTest, AnEventThatTheStreamRefusesHoldsItsMessageUntilThereIsRoom) {
@@ -357,6 +394,7 @@ TEST_F(WorkerTest, AnEventThatTheStreamRefusesHoldsItsMessageUntilThereIsRoom) {
   ASSERT_EQ(js_PurgeStream(connection_.handles().publish_js, "SMALL", nullptr, nullptr), NATS_OK);
   ASSERT_TRUE(all_acked());
   EXPECT_EQ(all("SMALL").back().payload, "x");
+  EXPECT_GE(metric("pipegen_publish_retries_total"), 1);
   EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
 }
 
@@ -471,6 +509,8 @@ TEST_F(WorkerTest, AHandlerThatOutlastsTheGracePeriodIsToldToStopAndItsMessageHa
   const auto began = Clock::now();
   EXPECT_TRUE(first->stop());
   EXPECT_LT(Clock::now() - began, 1'500ms);
+  EXPECT_EQ(metric("pipegen_hand_backs_total"), 1);
+  EXPECT_EQ(metric("pipegen_naks_total"), 0);
   stage.handle = [](std::string_view, Context&, Outbox&) {};
   auto second = start(stage);
   ASSERT_TRUE(all_acked());
@@ -569,6 +609,236 @@ TEST_F(WorkerTest, ContextGivesStableKeysAndAScratchFolderThatGoesAway) {
   EXPECT_TRUE(KeyValue(connection_, "TEST_STATUS").get("late.work.id-0").has_value());
 }
 
+TEST_F(WorkerTest, AnEventThatCanNeverBeStoredDeadLettersItsMessageAndHoldsNobody) {
+  set_max_message_size("OUT", 300);
+  auto worker = start(make_stage([](std::string_view payload, Context&, Outbox& outbox) {
+    outbox.publish(output(payload == "bad" ? std::string(400, 'x') : std::string(payload)));
+  }));
+  send("bad");
+  for (int i = 0; i < 10; ++i) send(std::to_string(i));
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(stored("OUT"), 10u);
+  const auto dead = all("TEST_DLQ");
+  ASSERT_EQ(dead.size(), 1u);
+  EXPECT_EQ(dead[0].payload, "bad");
+  EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Class"), "PermanentError");
+  EXPECT_NE(dead[0].headers.at("Pipegen-Error-Message").find("out.a"), std::string::npos);
+  EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
+  EXPECT_TRUE(worker->stop());
+  EXPECT_EQ(worker->in_hand(), 0u);
+}
+
+TEST_F(WorkerTest, AReasonOfMegabytesIsCutToFitItsStatus) {
+  auto worker =
+      start(make_stage([](std::string_view, Context&, Outbox&) { throw PermanentError(std::string(2u << 20, 'x')); }));
+  send("x");
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(stored("TEST_DLQ"), 1u);
+  const auto entry = KeyValue(connection_, "TEST_STATUS").get("job.work.id-0");
+  ASSERT_TRUE(entry.has_value());
+  EXPECT_LT(entry->value.size(), 4'096u);
+}
+
+TEST_F(WorkerTest, AResultThatIsTooLargeForAStatusEntryIsNamedWithoutItsPayload) {
+  auto worker = start(make_stage([](std::string_view, Context&, Outbox& outbox) {
+    Outgoing event = output(std::string(700'000, '"'));
+    event.is_result = true;
+    outbox.publish(std::move(event));
+  }));
+  send("x");
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+  const auto entry = KeyValue(connection_, "TEST_STATUS").get("job.work.id-0");
+  ASSERT_TRUE(entry.has_value());
+  EXPECT_NE(entry->value.find(R"("result":{"event":"Output","payload":""})"), std::string::npos) << entry->value;
+}
+
+TEST_F(WorkerTest, AStatusThatCanNeverBeStoredKeepsNoMessage) {
+  set_max_message_size("KV_TEST_STATUS", 10);
+  auto worker = start(make_stage([](std::string_view payload, Context&, Outbox& outbox) {
+    if (payload == "bad") throw PermanentError("no");
+    outbox.publish(output("x"));
+  }));
+  send("good");
+  send("bad");
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(stored("TEST_DLQ"), 1u);
+  EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
+}
+
+TEST_F(WorkerTest, WhatWaitsToBeStoredIsBoundedInOctets) {
+  auto full = topology();
+  full.streams = {{.name = "SMALL", .subjects = {"small.>"}, .max_messages = 1}};
+  full.key_values.clear();
+  nats::ensure(connection_, full);
+  connection_.publish("small.a", "in the way", "");
+  worker::Publisher publisher(connection_, metrics_.counter("repeated", ""));
+  const auto publishes = std::make_shared<worker::Publishes>();
+  std::atomic<std::size_t> published = 0;
+  std::atomic<bool> cancelled = false;
+  std::stop_source stop;
+  std::thread producer([&] {
+    try {
+      for (; published < 80; ++published) {
+        publisher.publish({.subject = "small.a",
+                           .payload = std::string(1'000'000, 'x'),
+                           .message_id = std::to_string(published),
+                           .headers = {},
+                           .owner = publishes},
+                          stop.get_token());
+      }
+    } catch (const Cancelled&) {
+      cancelled = true;
+    }
+  });
+  EXPECT_TRUE(eventually([&] { return published >= 67; }));  // 64 MiB of them
+  stop.request_stop();
+  producer.join();
+  EXPECT_TRUE(cancelled) << published;
+  EXPECT_EQ(published, 67u);
+  publishes->abandon();
+  publisher.close();
+}
+
+TEST_F(WorkerTest, AStopCallbackMayWaitForItsHandler) {
+  Worker* worker = nullptr;
+  bool left = false;
+  std::unique_ptr<std::stop_callback<std::function<void()>>> callback;
+  std::atomic<bool> running = false;
+  auto stage = make_stage([&](std::string_view, Context& context, Outbox&) {
+    const auto token = context.stop_token();
+    callback = std::make_unique<std::stop_callback<std::function<void()>>>(
+        token, [&] { left = eventually([&] { return worker->in_hand() == 0; }, 3s); });
+    running = true;
+    while (!token.stop_requested()) std::this_thread::sleep_for(5ms);
+  });
+  auto options = quick();
+  options.grace_period = 1s;
+  auto owned = start(stage, options);
+  worker = owned.get();
+  send("x");
+  ASSERT_TRUE(eventually([&] { return running.load(); }));
+  EXPECT_TRUE(owned->stop());
+  EXPECT_TRUE(left) << "the handler could not leave its call";
+}
+
+TEST_F(WorkerTest, MessagesOfAStreamThatWasMadeAgainHaveOtherIds) {
+  std::mutex mutex;
+  std::set<std::string> keys;
+  const auto stage = make_stage([&](std::string_view, Context& context, Outbox& outbox) {
+    {
+      const std::lock_guard lock(mutex);
+      keys.insert(context.output_key("pdf"));
+    }
+    outbox.publish(output("x"));
+    throw PermanentError("no");
+  });
+  for (int i = 0; i < 2; ++i) {
+    auto worker = start(stage);
+    connection_.publish("in.a", "x", "");
+    ASSERT_TRUE(all_acked());
+    worker.reset();
+    ASSERT_EQ(js_DeleteStream(connection_.handles().publish_js, "IN", nullptr, nullptr), NATS_OK);
+    nats::ensure(connection_, topology());
+  }
+  EXPECT_EQ(keys.size(), 2u) << "an object would be written over";
+  EXPECT_EQ(stored("OUT"), 2u) << "an event was taken for a duplicate";
+  EXPECT_EQ(stored("TEST_DLQ"), 2u) << "a dead letter was taken for a duplicate";
+}
+
+TEST_F(WorkerTest, AMessageThatComesAgainWhileItIsInHandIsCountedAndNotHandledTwice) {
+  std::atomic<int> calls = 0;
+  std::atomic<bool> finish = false;
+  auto stage = make_stage([&](std::string_view, Context&, Outbox&) {
+    ++calls;
+    while (!finish) std::this_thread::sleep_for(5ms);
+  });
+  stage.ack_wait = 60s;
+  auto options = quick();
+  options.consumer.heartbeat = 200ms;
+  auto worker = start(stage, options);
+  send("x");
+  ASSERT_TRUE(eventually([&] { return calls == 1; }));
+  // The consumer that is made in its place delivers all that is not acked.
+  js_DeleteConsumer(connection_.handles().publish_js, "IN", "work-workers", nullptr, nullptr);
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_late_redeliveries_total") == 1; }));
+  finish = true;
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(calls, 1);
+}
+
+TEST_F(WorkerTest, SaysHowManyMessagesWait) {
+  std::atomic<bool> finish = false;
+  const auto stage = make_stage([&](std::string_view, Context&, Outbox&) {
+    while (!finish) std::this_thread::sleep_for(5ms);
+  });
+  for (int i = 0; i < 50; ++i) send(std::to_string(i));
+  auto worker = start(stage);
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending") == 46; }));
+  EXPECT_EQ(metric("pipegen_in_flight"), 4);
+  finish = true;
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(metric("pipegen_pending"), 0);
+}
+
+TEST_F(WorkerTest, AnOutageIsNoCrashOfTheMessageThatRunsAlone) {
+  std::atomic<int> calls = 0;
+  auto stage = make_stage([&](std::string_view, Context&, Outbox&) {
+    if (++calls < 5) throw Unavailable("the database is away");
+  });
+  stage.ack_wait = 60s;
+  send("x");
+  deliver_in_vain(stage, stage.max_deliver);
+  auto worker = start(stage);
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(calls, 5);
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+  EXPECT_TRUE(eventually([&] { return KeyValue(connection_, "TEST_STATUS").keys("_suspect.>").empty(); }));
+}
+
+TEST_F(WorkerTest, DeliveriesThatTheHandlerNeverSawCountNeitherAgainstTheMessageNorForItsDelay) {
+  std::atomic<int> calls = 0;
+  auto stage = make_stage([&](std::string_view, Context&, Outbox&) {
+    if (++calls == 1) throw TransientError("flaky");
+  });
+  stage.max_deliver = 2;
+  stage.backoff = {50ms, 1h};  // so that a second step would be one too many
+  stage.ack_wait = 60s;
+  send("x");
+  deliver_in_vain(stage, 4);
+  auto worker = start(stage);
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(calls, 2);
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+}
+
+TEST_F(WorkerTest, FailuresAreCountedFromOneWorkerToTheNext) {
+  std::atomic<int> calls = 0;
+  auto stage = make_stage([&](std::string_view, Context&, Outbox&) {
+    ++calls;
+    throw TransientError("flaky");
+  });
+  stage.status_bucket.clear();
+  stage.max_deliver = 3;
+  stage.backoff = {0ms, 1h};
+  stage.ack_wait = 60s;
+  auto worker = start(stage);
+  send("x");
+  ASSERT_TRUE(eventually([&] { return calls == 2; }));
+  worker.reset();
+  // The second failure's delay is longer than any test: another consumer of the same messages does not know of it.
+  ASSERT_EQ(js_DeleteConsumer(connection_.handles().publish_js, "IN", "work-workers", nullptr, nullptr), NATS_OK);
+  worker = start(stage);
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(calls, 3);
+  const auto dead = all("TEST_DLQ");
+  ASSERT_EQ(dead.size(), 1u);
+  EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Message"), "flaky");
+  EXPECT_EQ(info("KV_PIPEGEN_SUSPECTS")->Config->MaxAge, std::chrono::nanoseconds(7 * 24h).count());
+}
+
 // ---------------------------------------------------------------------------------------------------- fan-in
 
 TEST_F(WorkerTest, AGroupIsJoinedOnceByThreeWorkersFromShuffledAndRepeatedItems) {
@@ -624,7 +894,9 @@ TEST_F(WorkerTest, AGroupIsJoinedOnceByThreeWorkersFromShuffledAndRepeatedItems)
 
 TEST_F(WorkerTest, AJoinThatFailsIsTriedAgainByTheMessageThatBeganIt) {
   std::atomic<int> joins = 0;
-  auto worker = start(make_collecting_stage([&](const std::vector<std::string>&, Context&, Outbox& outbox) {
+  std::atomic<std::size_t> left_behind = 0;
+  auto worker = start(make_collecting_stage([&](const std::vector<std::string>&, Context& context, Outbox& outbox) {
+    left_behind += context.key_value("STATE").keys("g.event.*").size();
     outbox.publish({.event = "Joined", .subject = "out.joined", .payload = "x", .is_result = true});
     if (++joins < 3) throw TransientError("disk full");
   }));
@@ -633,6 +905,7 @@ TEST_F(WorkerTest, AJoinThatFailsIsTriedAgainByTheMessageThatBeganIt) {
   ASSERT_TRUE(all_acked());
   EXPECT_EQ(joins, 3);
   EXPECT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(left_behind, 0u) << "events of attempts that failed fill the bucket";
 }
 
 TEST_F(WorkerTest, AJoinThatIsDeadLetteredCanBeTriedAgainByAReplay) {
@@ -678,6 +951,7 @@ TEST_F(WorkerTest, AGroupWithMissingItemsExpiresIntoTheDeadLettersWithTheirNames
     if (index != 3 && index != 7) send("book " + std::to_string(index) + " 12", {{"Pipegen-Workflow-Id", "book"}});
   }
   ASSERT_TRUE(all_acked());
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_groups_open") == 1; }));
   ASSERT_TRUE(eventually([&] { return stored("TEST_DLQ") == 1; }));
   const auto dead = all("TEST_DLQ").front();
   EXPECT_EQ(dead.headers.at("Pipegen-Error-Message"), "items 3 and 7 of 12 never came within 1500ms (group book)");
@@ -687,9 +961,74 @@ TEST_F(WorkerTest, AGroupWithMissingItemsExpiresIntoTheDeadLettersWithTheirNames
   EXPECT_NE(status.get("book.work.collect=3Abook")->value.find("items 3 and 7"), std::string::npos);
   EXPECT_EQ(KeyValue(connection_, "TEST_STATE").keys("book.item.*").size(), 0u);
   EXPECT_EQ(joins, 0);
+  EXPECT_EQ(metric("pipegen_groups_expired_total"), 1);
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_groups_open") == 0; }));
   send("book 3 12");  // too late: it goes where the others went
   ASSERT_TRUE(all_acked());
   EXPECT_EQ(stored("TEST_DLQ"), 2u);
+}
+
+TEST_F(WorkerTest, AnExpiredGroupKeepsAllItsItemsHoweverManyTheyAre) {
+  const auto stage = make_collecting_stage([](const std::vector<std::string>&, Context&, Outbox&) {}, 2s);
+  auto worker = start(stage);
+  const std::string ballast(300'000, 'x');
+  for (int index = 1; index <= 7; ++index) send("book " + std::to_string(index) + " 9 " + ballast);
+  send("book 8 9 " + std::string(900'000, '"'));
+  ASSERT_TRUE(all_acked());
+  ASSERT_TRUE(
+      eventually([&] { return KeyValue(connection_, "TEST_STATUS").get("job.work.collect=3Abook").has_value(); }));
+  std::string dead;
+  for (const auto& one : all("TEST_DLQ")) {
+    EXPECT_FALSE(one.headers.contains("Pipegen-Error-Cut"));
+    EXPECT_EQ(one.headers.at("Pipegen-Error-Message"), "item 9 of 9 never came within 2s (group book)");
+    dead += one.payload;
+  }
+  for (int index = 1; index <= 8; ++index) {
+    const std::string item =
+        "book " + std::to_string(index) + " 9 " + (index < 8 ? ballast : std::string(900'000, '"'));
+    EXPECT_NE(dead.find(item), std::string::npos) << "item " << index << " is lost";
+  }
+  EXPECT_EQ(KeyValue(connection_, "TEST_STATE").keys("book.item.*").size(), 0u);
+}
+
+TEST_F(WorkerTest, ACompleteGroupWhoseMessageIsGoneExpiresToo) {
+  std::atomic<int> joins = 0;
+  auto stage = make_collecting_stage(
+      [&](const std::vector<std::string>&, Context&, Outbox&) {
+        ++joins;
+        throw TransientError("not now");
+      },
+      500ms);
+  stage.timeout = 500ms;
+  stage.max_deliver = 1'000;
+  auto worker = start(stage);
+  send("book 1 2");
+  send("book 2 2");
+  ASSERT_TRUE(eventually([&] { return joins > 0; }));
+  ASSERT_EQ(js_PurgeStream(connection_.handles().publish_js, "IN", nullptr, nullptr), NATS_OK);
+  ASSERT_TRUE(eventually([&] { return stored("TEST_DLQ") == 1; })) << "it ended without a word";
+  const auto dead = all("TEST_DLQ").front();
+  EXPECT_EQ(dead.headers.at("Pipegen-Error-Message"),
+            "all 2 items came, but the message that was to join them is gone (group book)");
+  EXPECT_NE(dead.payload.find("book 2 2"), std::string::npos);
+}
+
+TEST_F(WorkerTest, AJoinedEventThatCanNeverBeStoredDeadLettersTheMessageThatJoined) {
+  set_max_message_size("OUT", 300);
+  std::atomic<bool> large = true;
+  auto worker = start(make_collecting_stage([&](const std::vector<std::string>&, Context&, Outbox& outbox) {
+    outbox.publish(output(large ? std::string(400, 'x') : "small"));
+  }));
+  send("g 1 1");
+  ASSERT_TRUE(all_acked());
+  const auto dead = all("TEST_DLQ");
+  ASSERT_EQ(dead.size(), 1u);
+  large = false;
+  send(dead[0].payload);
+  ASSERT_TRUE(all_acked());
+  ASSERT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(all("OUT")[0].payload, "small");
+  EXPECT_EQ(KeyValue(connection_, "TEST_STATE").keys("g.event.*").size(), 0u);
 }
 
 // ---------------------------------------------------------------------------------------------------- processes
@@ -697,10 +1036,12 @@ TEST_F(WorkerTest, AGroupWithMissingItemsExpiresIntoTheDeadLettersWithTheirNames
 /// This program again, as a worker; see worker_process().
 class Process {
  public:
-  Process(const NatsServer& server, const std::string& mode, std::vector<std::string> arguments = {}) {
+  Process(const NatsServer& server, const std::string& mode, std::vector<std::string> arguments = {},
+          const std::string& grace_period = "5s") {
     const std::string url = "NATS_URL=" + server.url();
     log_ = (folder_.path() / "log").string();
-    const std::string kind = "WORKER_MODE=" + mode, config = "WORK_SERVICE_GRACE_PERIOD=5s";
+    const std::string kind = "WORKER_MODE=" + mode;
+    const std::string config = "WORK_SERVICE_GRACE_PERIOD=" + grace_period;
     std::vector<char*> environment;
     for (char** variable = environ; *variable != nullptr; ++variable) environment.push_back(*variable);
     for (const std::string* variable : {&url, &kind, &config})
@@ -743,9 +1084,17 @@ class Process {
 
 int worker_process(const std::string& mode, int argc, char** argv) {
   return run_worker(argc, argv, "work", [&](const Settings&) {
+    if (mode == "join") {
+      Stage stage = make_collecting_stage([](const std::vector<std::string>&, Context&, Outbox& outbox) {
+        outbox.publish(output("joined by " + std::to_string(::getpid())));
+        outbox.publish({.event = "Output", .subject = "small.a", .payload = "joined by " + std::to_string(::getpid())});
+      });
+      stage.ack_wait = 500ms;
+      return stage;
+    }
     Stage stage = make_stage([mode](std::string_view payload, Context&, Outbox& outbox) {
       if (payload == "poison") std::abort();
-      if (payload == "deaf") {
+      if (payload == "deaf" || mode == "endless") {
         while (true) std::this_thread::sleep_for(1h);
       }
       std::this_thread::sleep_for(mode == "slow" ? 20ms : 1ms);
@@ -755,6 +1104,8 @@ int worker_process(const std::string& mode, int argc, char** argv) {
     stage.timeout = 500ms;
     stage.max_deliver = 3;
     if (mode == "nobucket") stage.status_bucket.clear();
+    if (mode == "endless") stage.timeout = 1h;
+    if (mode == "patient") stage.ack_wait = 60s;
     if (mode == "other") stage.filter_subject = "in.other";
     return stage;
   });
@@ -790,17 +1141,91 @@ TEST_P(WorkerProcessTest, AMessageThatKillsItsProcessEndsInTheDeadLettersAndNoOt
 }
 INSTANTIATE_TEST_SUITE_P(Counting, WorkerProcessTest, ::testing::Values("normal", "nobucket"));
 
+TEST_F(WorkerTest, RestartsAreNoCrashesOfTheMessageThatRunsAlone) {
+  send("x");
+  deliver_in_vain(make_stage({}), 3);
+  KeyValue status(connection_, "TEST_STATUS");
+  for (int i = 0; i < 2; ++i) {
+    Process process(server_, "endless", {}, "1s");
+    ASSERT_TRUE(eventually([&] { return !status.keys("_suspect.>").empty(); })) << process.log();
+    process.signal(SIGTERM);
+    ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
+    EXPECT_EQ(process.exit_status(), 0) << process.log();
+    EXPECT_TRUE(status.keys("_suspect.>").empty()) << "it is left behind as if the process had died";
+  }
+  Process process(server_, "normal");
+  ASSERT_TRUE(all_acked()) << process.log();
+  EXPECT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+}
+
+TEST_F(WorkerTest, CrashesOfAMessageSayNothingAboutOneOfAStreamThatWasMadeAgain) {
+  send("poison");
+  deliver_in_vain(make_stage({}), 3);
+  for (int i = 0; i < 2; ++i) {
+    Process process(server_, "normal");
+    ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
+    EXPECT_EQ(process.exit_status(), 128 + SIGABRT) << process.log();
+  }
+  ASSERT_EQ(js_DeleteStream(connection_.handles().publish_js, "IN", nullptr, nullptr), NATS_OK);
+  nats::ensure(connection_, topology());
+  send("x");
+  deliver_in_vain(make_stage({}), 3);
+  Process process(server_, "normal");
+  ASSERT_TRUE(all_acked()) << process.log();
+  EXPECT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+}
+
 TEST_F(WorkerTest, AHandlerThatIgnoresItsDeadlineEndsTheProcessWithItsMessageDealtWith) {
   send("deaf");
+  deliver_in_vain(make_stage({}), 3);  // run alone: that it was given up is no crash
   for (int i = 0; i < 3; ++i) {
     Process process(server_, "normal");
     ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
     EXPECT_EQ(process.exit_status(), 70) << process.log();
   }
-  EXPECT_EQ(stored("IN"), 0u);
+  ASSERT_TRUE(all_acked());
   const auto dead = all("TEST_DLQ");
   ASSERT_EQ(dead.size(), 1u);
   EXPECT_NE(dead[0].headers.at("Pipegen-Error-Message").find("did not react to being told to stop"), std::string::npos);
+}
+
+TEST_F(WorkerTest, WhatAProcessHandsBackAtItsEndDoesNotComeBackToIt) {
+  for (int i = 0; i < 4; ++i) send("deaf");
+  for (std::uint64_t run = 1; run <= 2; ++run) {
+    Process process(server_, "patient");
+    ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
+    EXPECT_EQ(process.exit_status(), 70) << process.log();
+    nats::ConsumerInfo found;
+    ASSERT_EQ(js_GetConsumerInfo(found.out(), connection_.handles().publish_js, "IN", "work-workers", nullptr, nullptr),
+              NATS_OK);
+    EXPECT_EQ(found->Delivered.Consumer, run * 4) << process.log();
+  }
+}
+
+TEST_F(WorkerTest, AGroupIsJoinedOnceAlsoWhenTheProcessDiesBeforeItsEventsAreStored) {
+  auto full = topology();
+  full.streams = {{.name = "SMALL", .subjects = {"small.>"}, .max_messages = 1}};
+  full.key_values.clear();
+  nats::ensure(connection_, full);
+  connection_.publish("small.a", "in the way", "");
+  send("g 1 2");
+  send("g 2 2");
+  {
+    Process process(server_, "join");
+    ASSERT_TRUE(eventually([&] { return stored("OUT") == 1; })) << process.log();
+    process.signal(SIGKILL);
+    ASSERT_TRUE(eventually([&] { return process.ended(); }));
+  }
+  ASSERT_EQ(js_PurgeStream(connection_.handles().publish_js, "SMALL", nullptr, nullptr), NATS_OK);
+  Process process(server_, "join");
+  ASSERT_TRUE(all_acked()) << process.log();
+  ASSERT_EQ(stored("OUT"), 1u);
+  EXPECT_EQ(all("SMALL").back().payload, all("OUT").front().payload) << "it was joined again";
+  KeyValue state(connection_, "TEST_STATE");
+  EXPECT_TRUE(eventually([&] { return state.keys("g.event.*").empty(); }));
+  EXPECT_NE(state.get("g.group")->value.find(R"("state":"done")"), std::string::npos);
 }
 
 TEST_F(WorkerTest, AWorkerProcessSaysWhatItPromisesAndStopsCleanlyOnSigterm) {
@@ -818,6 +1243,17 @@ TEST_F(WorkerTest, AWorkerProcessSaysWhatItPromisesAndStopsCleanlyOnSigterm) {
   const auto left = stored("IN");
   EXPECT_GT(left, 0u);
   EXPECT_EQ(stored("OUT") + left, 200u) << "something was done and not acked, or acked and not done";
+}
+
+TEST_F(WorkerTest, AServerThatHangsDoesNotOutlastTheGracePeriod) {
+  for (int i = 0; i < 200; ++i) send(std::to_string(i));
+  Process process(server_, "slow", {}, "1s");
+  ASSERT_TRUE(eventually([&] { return stored("OUT") > 10; })) << process.log();
+  server_.kill(SIGSTOP);
+  process.signal(SIGTERM);
+  EXPECT_TRUE(eventually([&] { return process.ended(); }, 6s)) << process.log();
+  EXPECT_EQ(process.exit_status(), 0) << process.log();
+  server_.kill(SIGCONT);
 }
 
 TEST_F(WorkerTest, ChecksAndExitsWhenAsked) {
@@ -839,7 +1275,7 @@ TEST_F(WorkerTest, HandlesABacklogOfEmptyCalls) {
   for (int i = 0; i < kMessages; ++i) {
     connection_.publish_async("in.a",
                               R"({"order":"12345","comment":"a message of a hundred octets or so, like many others"})",
-                              "", {}, [&](const nats::PublishAck*, std::string_view) { ++acked; });
+                              "", {}, [&](const nats::PublishAck*, std::string_view, bool) { ++acked; });
     while (i - acked > 2'000) std::this_thread::yield();
   }
   ASSERT_TRUE(eventually([&] { return acked == kMessages; }));

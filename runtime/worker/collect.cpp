@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "core/nuid.hpp"
 #include "pipegen/json.hpp"
 #include "worker/status.hpp"
 
@@ -10,8 +11,8 @@ namespace pipegen::worker {
 namespace {
 
 // States of a group. Persisted: do not change.
-constexpr std::string_view kOpen = "open", kJoining = "joining", kDone = "done", kFailed = "failed",
-                           kExpiring = "expiring", kExpired = "expired";
+constexpr std::string_view kOpen = "open", kJoining = "joining", kPublishing = "publishing", kDone = "done",
+                           kFailed = "failed", kExpiring = "expiring", kExpired = "expired";
 
 /// A worker that began to expire a group and has not ended within this time has died.
 constexpr auto kExpiringPatience = std::chrono::minutes(1);
@@ -48,6 +49,11 @@ std::string duration_text(std::chrono::milliseconds time) {
 }  // namespace
 
 struct Collector::Group {
+  struct Event {
+    std::string event;
+    std::string subject;
+    bool is_result = false;
+  };
   std::string name;
   std::string state{kOpen};
   std::int64_t count = 0;
@@ -55,16 +61,81 @@ struct Collector::Group {
   std::string workflow_id;
   std::string owner;  // id of the message that joins it
   Timestamp changed_at{};
+  std::string attempt;        // of joining it, the one whose events are published
+  std::vector<Event> events;  // while they are published
   std::uint64_t revision = 0;
+
+  bool is_begun() const { return state == kJoining || state == kPublishing; }
+  static std::string event_key(const std::string& token, const std::string& attempt, std::size_t position) {
+    return token + ".event." + attempt + "-" + std::to_string(position);
+  }
+};
+
+/// Keeps the events of a join in the bucket. Two workers may have the group's message in hand at a time, so each
+/// attempt has keys of its own.
+class Collector::Recording : public Outbox {
+ public:
+  Recording(KeyValue& state, std::string token, const CallOutbox& outbox)
+      : state_(state), token_(std::move(token)), outbox_(outbox) {}
+  const Settings& settings() const override { return outbox_.settings(); }
+  Fresh fresh() override { return outbox_.fresh_at(events_.size()); }
+  void publish(Outgoing event) override {
+    state_.put(Group::event_key(token_, attempt_, events_.size()), event.payload);
+    events_.push_back({std::string(event.event), std::move(event.subject), event.is_result});
+  }
+  /// Nobody will publish them: an attempt that fails again and again must not fill the bucket.
+  void discard() {
+    try {
+      for (std::size_t i = 0; i < events_.size(); ++i) state_.purge(Group::event_key(token_, attempt_, i));
+    } catch (const Error&) {  // the end of the group removes what is left
+    }
+  }
+  const std::string& attempt() const { return attempt_; }
+  const std::vector<Group::Event>& events() const { return events_; }
+
+ private:
+  KeyValue& state_;
+  const std::string token_;
+  const CallOutbox& outbox_;
+  const std::string attempt_ = nuid();
+  std::vector<Group::Event> events_;
 };
 
 Collector::Collector(nats::Connection& connection, const Stage& stage)
-    : stage_(stage), collect_(*stage.collect), state_(connection, bucket_name(stage.topology, collect_.state_bucket)) {}
+    : connection_(connection),
+      stage_(stage),
+      collect_(*stage.collect),
+      state_(connection, bucket_name(stage.topology, collect_.state_bucket)) {}
 
 Collector::Group Collector::parse_group(const KeyValue::Entry& entry) {
-  static constexpr json::Field kFields[] = {{"group"},       {"state"}, {"count"},     {"first_at"},
-                                            {"workflow_id"}, {"owner"}, {"changed_at"}};
-  Group group = json::parse(entry.value, [](json::Reader& in) {
+  static constexpr json::Field kFields[] = {{"group"},
+                                            {"state"},
+                                            {"count"},
+                                            {"first_at"},
+                                            {"workflow_id"},
+                                            {"owner"},
+                                            {"changed_at"},
+                                            {"attempt", json::kOptional},
+                                            {"events", json::kOptional}};
+  static constexpr json::Field kEventFields[] = {{"event"}, {"subject"}, {"is_result"}};
+  const auto read_event = [](json::Reader& in) {
+    Group::Event out;
+    for (json::Object fields(in, kEventFields); fields.next();) {
+      switch (fields.index()) {
+        case 0:
+          out.event = in.string();
+          break;
+        case 1:
+          out.subject = in.string();
+          break;
+        case 2:
+          out.is_result = in.boolean();
+          break;
+      }
+    }
+    return out;
+  };
+  Group group = json::parse(entry.value, [&](json::Reader& in) {
     Group out;
     for (json::Object fields(in, kFields); fields.next();) {
       switch (fields.index()) {
@@ -89,6 +160,12 @@ Collector::Group Collector::parse_group(const KeyValue::Entry& entry) {
         case 6:
           out.changed_at = in.timestamp();
           break;
+        case 7:
+          out.attempt = in.string();
+          break;
+        case 8:
+          out.events = in.list<Group::Event>(read_event);
+          break;
       }
     }
     return out;
@@ -107,6 +184,19 @@ std::string Collector::to_json(const Group& group) {
   out.field("workflow_id", group.workflow_id);
   out.field("owner", group.owner);
   out.field("changed_at", group.changed_at);
+  if (group.state == kPublishing) {
+    out.field("attempt", group.attempt);
+    out.key("events");
+    out.begin_array();
+    for (const auto& event : group.events) {
+      out.begin_object();
+      out.field("event", event.event);
+      out.field("subject", event.subject);
+      out.field("is_result", event.is_result);
+      out.end_object();
+    }
+    out.end_array();
+  }
   out.end_object();
   return out.take();
 }
@@ -185,16 +275,16 @@ void Collector::take(std::string_view payload, Context& context, CallOutbox& out
   for (;;) {
     group = find(token);
     if (!group || is_over()) return;
-    if (group->state == kJoining) {
-      if (group->owner != me) return;  // its owner's message is unacked until the join is done
-      break;
-    }
-    if (move(token, *group, std::string(kJoining), me)) break;
+    if (group->is_begun() && group->owner != me) return;  // its owner's message is unacked until the join is done
+    // Also when it is ours already: the time of the move tells the others that somebody works on it.
+    if (!move(token, *group, std::string(group->state == kPublishing ? kPublishing : kJoining), me)) continue;
+    if (group->state == kPublishing || join(token, *group, context, outbox)) break;
   }
-  join(token, *group, context, outbox);
+  publish(token, *group, context, outbox);
 }
 
-void Collector::join(const std::string& token, Group& group, Context& context, CallOutbox& outbox) {
+/// False when another worker that has the same message in hand was faster.
+bool Collector::join(const std::string& token, Group& group, Context& context, CallOutbox& outbox) {
   auto items = state_.entries(token + ".item.*");
   std::sort(items.begin(), items.end(), [](const auto& a, const auto& b) { return index_of(a) < index_of(b); });
   if (items.size() != static_cast<std::size_t>(group.count)) {
@@ -205,7 +295,40 @@ void Collector::join(const std::string& token, Group& group, Context& context, C
   payloads.reserve(items.size());
   for (auto& item : items) payloads.push_back(std::move(item.value));
   context.set_workflow(group.workflow_id);
-  collect_.handle(payloads, context, outbox);
+  Recording recording(state_, token, outbox);
+  try {
+    collect_.handle(payloads, context, recording);
+  } catch (...) {
+    recording.discard();
+    throw;
+  }
+  for (;;) {
+    group.attempt = recording.attempt();
+    group.events = recording.events();
+    if (move(token, group, std::string(kPublishing), group.owner)) return true;
+    auto current = find(token);
+    if (!current || current->state != kJoining || current->owner != group.owner) {
+      if (!current || current->attempt != recording.attempt()) recording.discard();
+      return false;
+    }
+    group = *std::move(current);  // only its time was changed
+  }
+}
+
+void Collector::publish(const std::string& token, Group& group, Context& context, CallOutbox& outbox) {
+  context.set_workflow(group.workflow_id);
+  for (std::size_t i = 0; i < group.events.size(); ++i) {
+    const Group::Event& event = group.events[i];
+    auto payload = state_.get(Group::event_key(token, group.attempt, i));
+    if (!payload) {
+      throw TransientError("event " + std::to_string(i + 1) + " of " + std::to_string(group.events.size()) +
+                           " that group " + group.name + " was joined to is no longer in its bucket");
+    }
+    outbox.publish({.event = event.event,
+                    .subject = event.subject,
+                    .payload = std::move(payload->value),
+                    .is_result = event.is_result});
+  }
   // Before the group is done: after that, a redelivery no longer knows what was made.
   publish_done_status(stage_, context.message(), outbox);
   outbox.wait_stored();
@@ -214,7 +337,9 @@ void Collector::join(const std::string& token, Group& group, Context& context, C
 }
 
 void Collector::remove_items(const std::string& token) {
-  for (const std::string& key : state_.keys(token + ".item.*")) state_.purge(key);
+  for (const char* kind : {".item.*", ".event.*"}) {
+    for (const std::string& key : state_.keys(token + kind)) state_.purge(key);
+  }
 }
 
 void Collector::failed(const Delivery& delivery) {
@@ -223,37 +348,46 @@ void Collector::failed(const Delivery& delivery) {
     if (item.group.empty()) return;
     const std::string token = KeyValue::key_token(item.group);
     auto group = find(token);
-    if (!group || group->state != kJoining || group->owner != delivery.info.id) return;
+    if (!group || !group->is_begun() || group->owner != delivery.info.id) return;
     move(token, *group, std::string(kFailed), group->owner);
   } catch (const PermanentError&) {  // not an item, so it never belonged to a group
   }
 }
 
-std::vector<Collector::Expired> Collector::expire(DeadLetters& dead_letters) {
-  std::vector<Expired> expired;
+Collector::Round Collector::expire(DeadLetters& dead_letters) {
+  Round round;
   for (const KeyValue::Entry& entry : state_.entries("*.group")) {
-    if (auto one = expire(entry, dead_letters)) expired.push_back(std::move(*one));
+    Group group;
+    try {
+      group = parse_group(entry);
+    } catch (const json::Invalid&) {
+      continue;  // not ours
+    }
+    const std::string token = entry.key.substr(0, entry.key.rfind('.'));
+    if (auto one = expire(token, group, dead_letters)) {
+      round.expired.push_back(std::move(*one));
+    } else if (group.state == kOpen || group.is_begun()) {
+      ++round.open;
+    }
   }
-  return expired;
+  return round;
 }
 
-std::optional<Collector::Expired> Collector::expire(const KeyValue::Entry& entry, DeadLetters& dead_letters) {
-  Group group;
-  try {
-    group = parse_group(entry);
-  } catch (const json::Invalid&) {
-    return std::nullopt;  // not ours
-  }
+std::optional<Collector::Expired> Collector::expire(const std::string& token, Group& group, DeadLetters& dead_letters) {
   const Timestamp present = now();
-  const bool late = present - group.first_at > collect_.expires;
+  const bool late = group.state == kOpen && present - group.first_at > collect_.expires;
   const bool left_behind = group.state == kExpiring && present - group.changed_at > kExpiringPatience;
-  if (!(group.state == kOpen && late) && !left_behind) return std::nullopt;
+  // Whoever works on it says so at every try, and between two of them lies a delay.
+  auto patience = collect_.expires + stage_.timeout;
+  if (!stage_.backoff.empty()) patience += 2 * *std::max_element(stage_.backoff.begin(), stage_.backoff.end());
+  const bool forgotten = (group.state == kOpen || group.is_begun()) && present - group.changed_at > patience;
+  if (!late && !left_behind && !forgotten) return std::nullopt;
 
-  const std::string token = entry.key.substr(0, entry.key.rfind('.'));
   auto items = state_.entries(token + ".item.*");
   std::sort(items.begin(), items.end(), [](const auto& a, const auto& b) { return index_of(a) < index_of(b); });
   // Complete: the message that completed it is in somebody's hand, and joins it.
-  if (group.state == kOpen && items.size() >= static_cast<std::size_t>(group.count)) return std::nullopt;
+  const bool complete = items.size() >= static_cast<std::size_t>(group.count);
+  if (group.state == kOpen && complete && !forgotten) return std::nullopt;
   if (!move(token, group, std::string(kExpiring), group.owner)) return std::nullopt;
 
   std::vector<std::int64_t> missing;
@@ -265,35 +399,66 @@ std::optional<Collector::Expired> Collector::expire(const KeyValue::Entry& entry
       missing.push_back(index);
     }
   }
-  const std::string reason = (missing.size() == 1 ? "item " : "items ") + list_text(missing) + " of " +
-                             std::to_string(group.count) + " never came within " + duration_text(collect_.expires) +
-                             " (group " + group.name + ")";
-  json::Writer out;
-  out.begin_object();
-  out.field("group", group.name);
-  out.field("missing", missing);
-  out.field("count", group.count);
-  out.field("have", static_cast<std::int64_t>(items.size()));
-  // What did come, so that nothing is lost, unless it is more than fits a message.
-  std::size_t size = 0;
-  for (const auto& have : items) size += have.value.size() * 2 + 64;
-  if (size < (512u << 10)) {
-    out.key("items");
-    out.begin_array();
-    for (const auto& have : items) {
-      out.begin_object();
-      out.field("index", index_of(have));
-      out.field("payload", have.value);
-      out.end_object();
-    }
-    out.end_array();
+  std::string reason;
+  if (missing.empty()) {
+    reason = "all " + std::to_string(group.count) + " items came, but the message that was to join them is gone";
+  } else {
+    reason = (missing.size() == 1 ? "item " : "items ") + list_text(missing) + " of " + std::to_string(group.count) +
+             " never came within " + duration_text(collect_.expires);
   }
-  out.end_object();
-  dead_letters.publish(out.text(), "dlq:" + stage_.name + ":" + token + ":" + to_string(group.first_at),
-                       group.workflow_id, {"Expired", reason});
+  reason += " (group " + group.name + ")";
+  publish_parts(token, group, items, missing, reason, dead_letters);
   remove_items(token);
   move(token, group, std::string(kExpired), group.owner);
   return Expired{group.name, group.workflow_id, reason};
+}
+
+/// What did come, so that nothing is lost: in as many dead letters as it takes.
+void Collector::publish_parts(const std::string& token, const Group& group, const std::vector<KeyValue::Entry>& items,
+                              const std::vector<std::int64_t>& missing, const std::string& reason,
+                              DeadLetters& dead_letters) {
+  const auto room = static_cast<std::size_t>(std::max<std::int64_t>(connection_.max_payload(), 0));
+  const std::size_t most = room > 0 ? std::min<std::size_t>(512u << 10, room / 2) : 512u << 10;
+  std::vector<std::vector<const KeyValue::Entry*>> parts(1);
+  std::size_t size = 0;
+  for (const auto& item : items) {
+    const std::size_t more = item.value.size() * 2 + 64;
+    if (size + more > most && !parts.back().empty()) {
+      parts.emplace_back();
+      size = 0;
+    }
+    parts.back().push_back(&item);
+    size += more;
+  }
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const auto& part = parts[i];
+    json::Writer out;
+    out.begin_object();
+    out.field("group", group.name);
+    out.field("missing", missing);
+    out.field("count", group.count);
+    out.field("have", static_cast<std::int64_t>(items.size()));
+    if (parts.size() > 1) {
+      out.field("part", static_cast<std::int64_t>(i + 1));
+      out.field("parts", static_cast<std::int64_t>(parts.size()));
+    }
+    out.key("items");
+    out.begin_array();
+    for (const KeyValue::Entry* item : part) {
+      out.begin_object();
+      out.field("index", index_of(*item));
+      out.field("payload", item->value);
+      out.end_object();
+    }
+    out.end_array();
+    out.end_object();
+    std::string id = "dlq:" + stage_.name + ":" + token + ":" + to_string(group.first_at);
+    if (parts.size() > 1) id += ":part-" + std::to_string(i + 1);
+    // One item may be as large as a message: as text in JSON it would not fit, as it is it does.
+    const bool bare = part.size() == 1 && room > 0 && out.text().size() + 4'096 > room;
+    dead_letters.publish(bare ? std::string_view(part[0]->value) : std::string_view(out.text()), id, group.workflow_id,
+                         {"Expired", reason});
+  }
 }
 
 }  // namespace pipegen::worker

@@ -18,12 +18,15 @@ namespace pipegen::worker {
 
 /// Any number of workers share the bucket. Keys, with `group` as key_token():
 ///
-///   <group>.group         {"state":"open","count":12,"first_at":…,"workflow_id":…,"owner":…,"changed_at":…}
-///   <group>.item.<index>  the payload of an item
+///   <group>.group                {"state":"open","count":12,"first_at":…,"workflow_id":…,"owner":…,"changed_at":…}
+///   <group>.item.<index>         the payload of an item
+///   <group>.event.<attempt>-<n>  the payload of an event that the join made
 ///
-/// The group moves from open to joining (owned by one message, which is not acked before the join is done; its
-/// redelivery goes on where the worker died), then to done; or to failed, when that message is dead-lettered; or to
-/// expired. Every move is a compare-and-set of the group's entry.
+/// The group moves from open to joining (owned by one message, which is not acked before the join is done), to
+/// publishing once the handler has returned and its events are kept in the bucket, then to done. The owner's redelivery
+/// goes on where the worker died: it joins nothing that was joined, and publishes the very events that were made then.
+/// Or the group moves to failed, when that message is dead-lettered; or to expired. Every move is a compare-and-set of
+/// the group's entry.
 class Collector {
  public:
   Collector(nats::Connection& connection, const Stage& stage);
@@ -40,9 +43,15 @@ class Collector {
     std::string workflow_id;
     std::string reason;
   };
-  /// Gives up on groups that wait for longer than `expires`: dead-letters what is known of them and removes their
-  /// items. Groups that another worker takes care of are left to it. Throws Unavailable.
-  std::vector<Expired> expire(DeadLetters& dead_letters);
+  struct Round {
+    std::vector<Expired> expired;
+    std::size_t open = 0;  // groups that wait for items or are being joined, by any worker
+  };
+  /// Gives up on groups that wait for longer than `expires`, and on complete ones that nobody has worked on for
+  /// `expires`, the stage's timeout and its delays (the message that would do it is gone): dead-letters all that came
+  /// of them, in as many parts as it takes, and removes their items. Groups that another worker takes care of are left
+  /// to it. Throws Unavailable.
+  Round expire(DeadLetters& dead_letters);
 
  private:
   struct Group;
@@ -50,10 +59,15 @@ class Collector {
   static std::string to_json(const Group& group);
   std::optional<Group> find(const std::string& token);
   bool move(const std::string& token, Group& group, std::string state, std::string owner);
-  void join(const std::string& token, Group& group, Context& context, CallOutbox& outbox);
+  class Recording;
+  bool join(const std::string& token, Group& group, Context& context, CallOutbox& outbox);
+  void publish(const std::string& token, Group& group, Context& context, CallOutbox& outbox);
   void remove_items(const std::string& token);
-  std::optional<Expired> expire(const KeyValue::Entry& entry, DeadLetters& dead_letters);
+  std::optional<Expired> expire(const std::string& token, Group& group, DeadLetters& dead_letters);
+  void publish_parts(const std::string& token, const Group& group, const std::vector<KeyValue::Entry>& items,
+                     const std::vector<std::int64_t>& missing, const std::string& reason, DeadLetters& dead_letters);
 
+  nats::Connection& connection_;
   const Stage& stage_;
   const Collect& collect_;
   KeyValue state_;

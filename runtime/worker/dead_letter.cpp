@@ -8,20 +8,14 @@
 #include <memory>
 
 #include "pipegen/log.hpp"
+#include "worker/status.hpp"
 
 namespace pipegen::worker {
 namespace {
 
-constexpr std::size_t kMostMessage = 2048;  // octets of a reason
-
-/// Text as the value of a header: one line, not too long, cut between code points.
+/// Text as the value of a header: one line, not too long.
 std::string header_value(std::string_view text) {
-  std::string out(text.substr(0, kMostMessage));
-  if (text.size() > out.size()) {
-    while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xC0) == 0x80) out.pop_back();
-    if (!out.empty() && static_cast<unsigned char>(out.back()) >= 0xC0) out.pop_back();
-    out += "…";
-  }
+  std::string out = shortened(text);
   for (char& c : out) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
   }
@@ -67,8 +61,11 @@ void DeadLetters::publish(const Delivery& delivery, const DeadLetterReason& reas
   headers.emplace_back("Pipegen-Error-Subject", delivery.info.subject);
   headers.emplace_back("Pipegen-Error-First-Seen", to_string(stored));
   headers.emplace_back("Pipegen-Error-Worker", worker_name());
-  send(delivery.payload(), "dlq:" + delivery.info.stream + ":" + std::to_string(delivery.info.sequence), headers,
-       needed_from);
+  // With the time, because sequences begin again in a stream that was deleted and made again.
+  send(delivery.payload(),
+       "dlq:" + delivery.info.stream + ":" + std::to_string(delivery.info.sequence) + ":" +
+           std::to_string(delivery.key.stored_at),
+       headers, needed_from);
 }
 
 void DeadLetters::publish(std::string_view payload, std::string_view message_id, const std::string& workflow_id,

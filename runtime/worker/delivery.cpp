@@ -54,7 +54,7 @@ std::optional<AckSubject> parse_ack_subject(std::string_view reply) {
   AckSubject out;
   out.stream = tokens[first];
   if (!read_number(tokens[first + 2], out.deliveries) || !read_number(tokens[first + 3], out.sequence) ||
-      !read_number(tokens[first + 5], out.stored_at)) {
+      !read_number(tokens[first + 5], out.stored_at) || !read_number(tokens[first + 6], out.pending)) {
     return std::nullopt;
   }
   return out;
@@ -91,7 +91,9 @@ Delivery::Delivery(nats::Message received, AckSubject from)
   info.sequence = from.sequence;
   info.deliveries = from.deliveries;
   info.id = header("Nats-Msg-Id");
-  if (info.id.empty()) info.id = info.stream + ":" + std::to_string(info.sequence);
+  if (info.id.empty()) {
+    info.id = info.stream + ":" + std::to_string(info.sequence) + ":" + std::to_string(from.stored_at);
+  }
   info.workflow_id = header("Pipegen-Workflow-Id");
   trace = trace_from(header("traceparent"));
   info.trace_id = trace.id;

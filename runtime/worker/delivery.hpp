@@ -18,6 +18,7 @@ struct AckSubject {
   std::uint64_t deliveries = 0;
   std::uint64_t sequence = 0;
   std::int64_t stored_at = 0;  // nanoseconds since the epoch
+  std::uint64_t pending = 0;   // messages that the consumer has not delivered yet
 };
 std::optional<AckSubject> parse_ack_subject(std::string_view reply);
 

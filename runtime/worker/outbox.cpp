@@ -2,20 +2,23 @@
 
 #include <algorithm>
 
+#include "pipegen/log.hpp"
+
 namespace pipegen::worker {
 
 using std::chrono::steady_clock;
 
-void Publishes::seal(std::function<void()> stored) {
+void Publishes::seal(Over over) {
+  std::string refusal;
   {
     const std::lock_guard lock(mutex_);
-    sealed_ = true;
     if (open_ != 0) {
-      stored_ = std::move(stored);
+      over_ = std::move(over);
       return;
     }
+    refusal = refusal_;
   }
-  stored();
+  over(refusal);
 }
 
 void Publishes::abandon() {
@@ -29,7 +32,8 @@ void Publishes::wait(std::stop_token stop) {
     changed_.notify_all();
   });
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return open_ == 0 || !failure_.empty() || stop.stop_requested(); });
+  changed_.wait(lock, [&] { return open_ == 0 || !failure_.empty() || !refusal_.empty() || stop.stop_requested(); });
+  if (!refusal_.empty()) throw PermanentError(refusal_);
   if (open_ == 0) return;
   if (!failure_.empty()) throw Unavailable("an event could not be stored: " + failure_);
   throw Cancelled("told to stop while waiting for events to be stored");
@@ -38,6 +42,11 @@ void Publishes::wait(std::stop_token stop) {
 void Publisher::close() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return in_library_ == 0; });
+}
+
+/// One always fits, however large it is.
+bool Publisher::has_room(std::size_t size) const {
+  return open_ == 0 || (open_ < kMostOpen && open_bytes_ + size <= kMostOpenBytes);
 }
 
 void Publisher::publish(PendingPublish publish, std::stop_token stop) {
@@ -49,6 +58,7 @@ void Publisher::publish(PendingPublish publish, std::stop_token stop) {
                          " octets, the server takes " + std::to_string(room) +
                          "; put large data into an object and publish its key");
   }
+  publish.size = size;
   {
     const std::stop_callback wake(stop, [this] {
       const std::lock_guard lock(mutex_);
@@ -56,11 +66,11 @@ void Publisher::publish(PendingPublish publish, std::stop_token stop) {
     });
     std::unique_lock lock(mutex_);
     const bool in_time =
-        changed_.wait_for(lock, std::chrono::seconds(10), [&] { return open_ < kMostOpen || stop.stop_requested(); });
-    if (open_ >= kMostOpen && !in_time)
-      throw Unavailable("events cannot be stored: " + (failure_.empty() ? "no answer" : failure_));
-    if (open_ >= kMostOpen) throw Cancelled("told to stop while publishing");
+        changed_.wait_for(lock, std::chrono::seconds(10), [&] { return has_room(size) || stop.stop_requested(); });
+    if (!in_time) throw Unavailable("events cannot be stored: " + (failure_.empty() ? "no answer" : failure_));
+    if (!has_room(size)) throw Cancelled("told to stop while publishing");
     ++open_;
+    open_bytes_ += size;
   }
   const auto pending = std::make_shared<PendingPublish>(std::move(publish));
   {
@@ -75,8 +85,8 @@ void Publisher::send(const std::shared_ptr<PendingPublish>& publish) {
     const std::lock_guard lock(mutex_);
     ++in_library_;
   }
-  const auto answered = [this, publish](const nats::PublishAck* ack, std::string_view error) {
-    settled(publish, ack, error);
+  const auto answered = [this, publish](const nats::PublishAck* ack, std::string_view error, bool permanent) {
+    settled(publish, ack, error, permanent);
     const std::lock_guard lock(mutex_);
     --in_library_;
     changed_.notify_all();
@@ -84,25 +94,33 @@ void Publisher::send(const std::shared_ptr<PendingPublish>& publish) {
   try {
     connection_.publish_async(publish->subject, publish->payload, publish->message_id, publish->headers, answered);
   } catch (const std::exception& error) {  // nothing was sent, nobody calls back
-    answered(nullptr, error.what());
+    answered(nullptr, error.what(), false);
   }
 }
 
 void Publisher::settled(const std::shared_ptr<PendingPublish>& publish, const nats::PublishAck* ack,
-                        std::string_view error) {
+                        std::string_view error, bool permanent) {
   Publishes& owner = *publish->owner;
-  std::function<void()> stored;
+  const bool is_entry = publish->message_id.empty();
+  if (permanent && is_entry) {
+    // Only a report on the message, which is done all the same.
+    Logger().error("an entry can never be stored", {{"subject", publish->subject}, {"error", error}});
+  }
+  Publishes::Over last;
+  std::string refusal;
   bool over = true;
   {
     const std::lock_guard lock(owner.mutex_);
-    if (ack == nullptr && !owner.abandoned_) {
-      over = false;
+    over = ack != nullptr || permanent || owner.abandoned_;
+    if (!over) {
       owner.failure_ = publish->subject + ": " + std::string(error);
     } else {
+      if (permanent && !is_entry && owner.refusal_.empty()) owner.refusal_ = error;
       --owner.open_;
       if (owner.open_ == 0) {
         owner.failure_.clear();
-        stored = std::move(owner.stored_);
+        last = std::move(owner.over_);
+        refusal = owner.refusal_;
       }
     }
     owner.changed_.notify_all();
@@ -111,6 +129,7 @@ void Publisher::settled(const std::shared_ptr<PendingPublish>& publish, const na
     const std::lock_guard lock(mutex_);
     if (over) {
       --open_;
+      open_bytes_ -= publish->size;
       failing_.erase(publish.get());
     } else {
       failing_.insert(publish.get());
@@ -123,7 +142,7 @@ void Publisher::settled(const std::shared_ptr<PendingPublish>& publish, const na
     }
     changed_.notify_all();
   }
-  if (stored) stored();
+  if (last) last(refusal);
 }
 
 void Publisher::repeat_failed() {
@@ -142,11 +161,13 @@ void Publisher::repeat_failed() {
       abandoned = publish->owner->abandoned_;
     }
     if (!abandoned) {
+      repeated_.add();
       send(publish);
       continue;
     }
     const std::lock_guard lock(mutex_);
     --open_;
+    open_bytes_ -= publish->size;
     failing_.erase(publish.get());
     changed_.notify_all();
   }
@@ -188,8 +209,8 @@ CallOutbox::CallOutbox(Publisher& publisher, SentCounters& sent, const Settings&
       trace_(trace),
       stop_(std::move(stop)) {}
 
-std::string CallOutbox::next_id() const {
-  return Uuid::derived(message_.id + ":" + stage_.name + ":" + std::to_string(published_)).to_string();
+std::string CallOutbox::id_at(std::size_t position) const {
+  return Uuid::derived(message_.id + ":" + stage_.name + ":" + std::to_string(position)).to_string();
 }
 
 void CallOutbox::publish(Outgoing event) {
@@ -199,7 +220,7 @@ void CallOutbox::publish(Outgoing event) {
   const std::string subject = event.subject;
   publisher_.publish({.subject = std::move(event.subject),
                       .payload = std::move(event.payload),
-                      .message_id = next_id(),
+                      .message_id = id_at(published_),
                       .headers = std::move(headers),
                       .owner = publishes_},
                      stop_);

@@ -28,11 +28,14 @@ class Publisher;
 /// What one call published and what is not stored yet. Shared by the call and the publishes on their way.
 class Publishes {
  public:
-  /// Calls `stored` once everything that was published is stored, at once or from another thread.
-  void seal(std::function<void()> stored);
+  /// Calls `over` once nothing is on its way any more, at once or from another thread: with nothing when everything is
+  /// stored, else with why an event can never be.
+  using Over = std::function<void(const std::string& refusal)>;
+  void seal(Over over);
   /// Nobody waits for these any more: failed ones are not repeated.
   void abandon();
-  /// Blocks until everything is stored. Throws Unavailable when a publish failed, Cancelled when told to stop.
+  /// Blocks until everything is stored. Throws PermanentError when an event can never be, Unavailable when a publish
+  /// failed, Cancelled when told to stop.
   void wait(std::stop_token stop);
 
  private:
@@ -40,10 +43,10 @@ class Publishes {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::size_t open_ = 0;
-  bool sealed_ = false;
   bool abandoned_ = false;
   std::string failure_;
-  std::function<void()> stored_;
+  std::string refusal_;
+  Over over_;
 };
 
 /// One publish, kept until it is stored.
@@ -53,6 +56,7 @@ struct PendingPublish {
   std::string message_id;  // empty for entries of key-value buckets
   nats::Headers headers;
   std::shared_ptr<Publishes> owner;
+  std::size_t size = 0;  // octets, headers included
   int tries = 0;
   std::chrono::steady_clock::time_point due{};  // of the next try, when it waits for one
 };
@@ -60,7 +64,8 @@ struct PendingPublish {
 /// Publishes for all calls of a worker. Thread safe.
 class Publisher {
  public:
-  explicit Publisher(nats::Connection& connection) : connection_(connection) {}
+  /// `repeated` counts the publishes that had to be sent again.
+  Publisher(nats::Connection& connection, Counter& repeated) : connection_(connection), repeated_(repeated) {}
   /// Waits until the library calls back no more; every publish is answered or times out (10 s).
   void close();
 
@@ -75,13 +80,18 @@ class Publisher {
 
  private:
   static constexpr std::size_t kMostOpen = 4096;
+  static constexpr std::size_t kMostOpenBytes = 64u << 20;
+  bool has_room(std::size_t size) const;
   void send(const std::shared_ptr<PendingPublish>& publish);
-  void settled(const std::shared_ptr<PendingPublish>& publish, const nats::PublishAck* ack, std::string_view error);
+  void settled(const std::shared_ptr<PendingPublish>& publish, const nats::PublishAck* ack, std::string_view error,
+               bool permanent);
 
   nats::Connection& connection_;
+  Counter& repeated_;
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   std::size_t open_ = 0;
+  std::size_t open_bytes_ = 0;
   std::size_t in_library_ = 0;  // callbacks that may still come
   std::vector<std::shared_ptr<PendingPublish>> waiting_;
   std::unordered_set<const PendingPublish*> failing_;
@@ -112,7 +122,9 @@ class CallOutbox : public Outbox {
              const MessageInfo& message, const Trace& trace, std::stop_token stop);
 
   const Settings& settings() const override { return settings_; }
-  Fresh fresh() override { return Fresh(next_id()); }
+  Fresh fresh() override { return fresh_at(published_); }
+  /// For the event that will be published after `position` others.
+  Fresh fresh_at(std::size_t position) const { return Fresh(id_at(position)); }
   void publish(Outgoing event) override;
 
   const std::shared_ptr<Publishes>& publishes() const { return publishes_; }
@@ -127,7 +139,7 @@ class CallOutbox : public Outbox {
   const std::optional<Result>& result() const { return result_; }
 
  private:
-  std::string next_id() const;
+  std::string id_at(std::size_t position) const;
 
   Publisher& publisher_;
   SentCounters& sent_;

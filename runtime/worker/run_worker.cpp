@@ -24,8 +24,8 @@ constexpr int kExitUsage = 64;  // EX_USAGE
 /// Waits for SIGTERM or SIGINT in a thread of its own: the connection may take for ever to come.
 class StopSignal {
  public:
-  StopSignal() {
-    std::thread([state = state_] {
+  explicit StopSignal(milliseconds grace_period) {
+    std::thread([state = state_, grace_period] {
       while (!wait_for_signal()) {
       }
       {
@@ -37,9 +37,10 @@ class StopSignal {
           ::_exit(0);
         }
       }
-      while (!wait_for_signal()) {
-      }
-      ::_exit(1);  // somebody insists
+      // Stopping waits for a server that may hang and for other people's code: nothing else bounds the sum of it.
+      if (wait_for_signal(grace_period + std::chrono::seconds(1))) ::_exit(1);  // somebody insists
+      Logger().warning("the grace period is over; the server hands out again what is left when ack_wait is over");
+      ::_exit(0);
     }).detach();
   }
 
@@ -100,11 +101,11 @@ void log_promises(nats::Connection& connection, const Stage& stage, const Logger
 
 int run(const Settings& settings, std::string_view service, bool check_only,
         const std::function<Stage(const Settings&)>& make_stage) {
-  StopSignal stop;
   const Logger log;
   const Stage stage = make_stage(settings);
   worker::WorkerOptions options;
   options.grace_period = settings.duration(stage.section + ".grace_period", options.grace_period);
+  StopSignal stop(options.grace_period);
 
   if (check_only) {
     nats::Connection connection(nats::options_from(settings, service), std::chrono::seconds(5));

@@ -16,8 +16,20 @@ std::string status_key(const std::string& workflow_id, const Stage& stage, const
          KeyValue::key_token(message_id);
 }
 
-void publish_done_status(const Stage& stage, const MessageInfo& message, CallOutbox& outbox) {
-  if (stage.status_bucket.empty() || message.workflow_id.empty() || outbox.has_status()) return;
+std::string shortened(std::string_view reason) {
+  constexpr std::size_t kMost = 2048;
+  std::string out(reason.substr(0, kMost));
+  if (reason.size() > kMost) {
+    while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xC0) == 0x80) out.pop_back();
+    if (!out.empty() && static_cast<unsigned char>(out.back()) >= 0xC0) out.pop_back();
+    out += "…";
+  }
+  return out;
+}
+
+namespace {
+
+std::string done_status(const Stage& stage, const CallOutbox& outbox, bool with_payload) {
   json::Writer out;
   out.begin_object();
   out.field("state", "done");
@@ -31,13 +43,24 @@ void publish_done_status(const Stage& stage, const MessageInfo& message, CallOut
     out.key("result");
     out.begin_object();
     out.field("event", outbox.result()->event);
-    out.field("payload", outbox.result()->payload);
+    out.field("payload", with_payload ? std::string_view(outbox.result()->payload) : std::string_view());
     out.end_object();
   }
   out.end_object();
-  outbox.publish_entry("$KV." + bucket_name(stage.topology, stage.status_bucket) + "." +
-                           status_key(message.workflow_id, stage, message.id),
-                       out.take());
+  return out.take();
+}
+
+}  // namespace
+
+void publish_done_status(const Stage& stage, const MessageInfo& message, CallOutbox& outbox) {
+  if (stage.status_bucket.empty() || message.workflow_id.empty() || outbox.has_status()) return;
+  const std::string subject = "$KV." + bucket_name(stage.topology, stage.status_bucket) + "." +
+                              status_key(message.workflow_id, stage, message.id);
+  try {
+    outbox.publish_entry(subject, done_status(stage, outbox, true));
+  } catch (const PermanentError&) {  // too large: as text in JSON it is longer than the event was
+    outbox.publish_entry(subject, done_status(stage, outbox, false));
+  }
   outbox.set_has_status();
 }
 
@@ -50,7 +73,7 @@ std::string failed_status(const Stage& stage, const std::string& reason) {
   out.key("produced");
   out.begin_object();
   out.end_object();
-  out.field("reason", reason);
+  out.field("reason", shortened(reason));
   out.end_object();
   return out.take();
 }

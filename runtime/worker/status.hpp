@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "pipegen/stage.hpp"
 #include "worker/outbox.hpp"
@@ -17,7 +18,11 @@ std::string bucket_name(const Topology& topology, const std::string& name);
 /// "<workflow>.<stage>.<message>"; see key_token().
 std::string status_key(const std::string& workflow_id, const Stage& stage, const std::string& message_id);
 
+/// At most 2 KiB of a reason, cut between code points.
+std::string shortened(std::string_view reason);
+
 /// Publishes the entry of a handled message, through its outbox and only once; nothing without a workflow or a bucket.
+/// A result that is too large for an entry is named in it without its payload.
 void publish_done_status(const Stage& stage, const MessageInfo& message, CallOutbox& outbox);
 std::string failed_status(const Stage& stage, const std::string& reason);
 

@@ -18,6 +18,8 @@ using std::chrono::milliseconds;
 
 constexpr int kExitGaveUp = 70;        // EX_SOFTWARE
 constexpr int kMostAloneAttempts = 2;  // that never came back
+/// How long counts are kept in a bucket of their own: longer than a message is tried.
+constexpr auto kCountsAge = std::chrono::hours(7 * 24);
 
 std::string class_of(const std::exception& error) {
   int status = 0;
@@ -27,12 +29,14 @@ std::string class_of(const std::exception& error) {
   return full.starts_with("pipegen::") ? full.substr(full.rfind(':') + 1) : full;
 }
 
-/// 80 to 120 % of it, so that many workers do not come back in step.
-milliseconds jittered(milliseconds delay) {
+milliseconds between(milliseconds least, milliseconds most) {
   thread_local std::minstd_rand generator(std::random_device{}());
-  return milliseconds(
-      std::uniform_int_distribution<std::int64_t>(delay.count() * 4 / 5, delay.count() * 6 / 5)(generator));
+  return milliseconds(std::uniform_int_distribution<std::int64_t>(least.count(), most.count())(generator));
 }
+/// 80 to 120 % of it, so that many workers do not come back in step.
+milliseconds jittered(milliseconds delay) { return between(delay * 4 / 5, delay * 6 / 5); }
+/// 100 to 120 % of it: a delay that somebody asked for is not cut short.
+milliseconds at_least(milliseconds delay) { return between(delay, delay * 6 / 5); }
 
 std::string nak_body(milliseconds delay) {
   if (delay.count() <= 0) return "-NAK";
@@ -59,8 +63,10 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
       concurrency_(static_cast<std::size_t>(
           std::max<std::int64_t>(1, settings_.integer(stage_.section + ".worker_pool_size", stage_.concurrency)))),
       log_(Logger().with({{"stage", stage_.name}})),
+      metrics_(metrics),
       stores_(connection, stage_.topology),
-      publisher_(connection),
+      publisher_(connection, metrics.counter("pipegen_publish_retries_total",
+                                             "Publishes that failed and were sent again.", {{"stage", stage_.name}})),
       sent_(metrics, stage_.name),
       dead_letters_(connection, stage_),
       status_(status_store(connection, stage_)),
@@ -69,6 +75,13 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
                                 {{"stage", stage_.name}, {"subject", stage_.filter_subject}})),
       acked_(metrics.counter("pipegen_messages_acked_total", "Messages handled and acked.", {{"stage", stage_.name}})),
       redelivered_(metrics.counter("pipegen_redeliveries_total", "Messages delivered more than once.",
+                                   {{"stage", stage_.name}})),
+      late_(metrics.counter("pipegen_late_redeliveries_total",
+                            "Messages delivered again while in hand: their in-progress signals were late.",
+                            {{"stage", stage_.name}})),
+      naks_(metrics.counter("pipegen_naks_total", "Messages handed back because the handler failed.",
+                            {{"stage", stage_.name}})),
+      handed_back_(metrics.counter("pipegen_hand_backs_total", "Messages handed back because the process stops.",
                                    {{"stage", stage_.name}})),
       buried_(metrics.counter("pipegen_dead_letters_total", "Messages moved to the dead-letter stream.",
                               {{"stage", stage_.name}})),
@@ -80,6 +93,8 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
                                 {{"stage", stage_.name}})),
       lag_(metrics.seconds("pipegen_delivery_lag_seconds", "Age of a message when it is taken in hand.",
                            {{"stage", stage_.name}})),
+      pending_(metrics.gauge("pipegen_pending", "Messages not delivered yet, as of the last one that was.",
+                             {{"stage", stage_.name}})),
       in_flight_(metrics.gauge("pipegen_in_flight", "Messages in hand.", {{"stage", stage_.name}})),
       connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")) {
   if (stage_.collect) collector_.emplace(connection_, stage_);
@@ -121,33 +136,42 @@ bool Worker::stop() {
     unstarted.swap(queue_);
     unstarted.insert(unstarted.end(), suspects_.begin(), suspects_.end());
     suspects_.clear();
+    for (const Task& task : refused_) unstarted.push_back(task.delivery);
+    refused_.clear();
   }
-  for (const auto& delivery : unstarted) nak(*delivery, milliseconds(0));
+  for (const auto& delivery : unstarted) hand_back(*delivery);
 
   // Handlers that are told to stop need some of the time too.
   const auto margin = std::min<milliseconds>(options_.grace_period / 4, milliseconds(3'000));
   const auto end = began + options_.grace_period;
-  bool all_left = false;
+  std::vector<std::shared_ptr<Call>> running;
   {
     std::unique_lock lock(mutex_);
     changed_.wait_until(lock, end - margin, [&] { return handlers_left_ == 0; });
     cancelling_ = true;
-    for (const auto& call : calls_) {
-      StopReason none = StopReason::kNone;
-      call->reason.compare_exchange_strong(none, StopReason::kShutdown);
-      call->stop.request_stop();
-    }
+    running = calls_;
+  }
+  // Outside the lock: callbacks of the handler's stop token run in this thread.
+  for (const auto& call : running) {
+    StopReason none = StopReason::kNone;
+    call->reason.compare_exchange_strong(none, StopReason::kShutdown);
+    call->stop.request_stop();
+  }
+  bool all_left = false;
+  {
+    std::unique_lock lock(mutex_);
     all_left = changed_.wait_until(lock, end - margin / 4, [&] { return handlers_left_ == 0; });
     // Events on their way to the stream: without their acks, the messages they belong to are handed back.
     changed_.wait_until(lock, end, [&] { return in_hand_.size() == 0 || !connection_.connected(); });
     ticking_ = false;
     changed_.notify_all();
   }
-  for (const auto& delivery : in_hand_.all()) nak(*delivery, milliseconds(0));
+  for (const auto& delivery : in_hand_.all()) hand_back(*delivery);
   ticker_.join();
   if (expirer_.joinable()) expirer_.join();
   if (!all_left) {
     log_.error("a handler does not react to being told to stop; its message is handed back");
+    forget_alone();
     natsConnection_FlushTimeout(connection_.handles().consume, 1'000);
     return false;
   }
@@ -184,14 +208,14 @@ void Worker::fetch() {
       try {
         consumer_.bind();
         delay = options_.hold_first;
+        log_.info("the consumer is back", {{"consumer", stage_.durable}});
         const std::lock_guard lock(mutex_);
         fetch_trouble_.clear();
-        log_.info("the consumer is back", {{"consumer", stage_.durable}});
       } catch (const Error& error) {
-        std::unique_lock lock(mutex_);
-        fetch_trouble_ = error.what();
         log_.warning("the consumer cannot be reached; trying again",
                      {{"consumer", stage_.durable}, {"error", error.what()}});
+        std::unique_lock lock(mutex_);
+        fetch_trouble_ = error.what();
         changed_.wait_for(lock, jittered(delay), [&] { return stopping_; });
         delay = std::min(delay * 2, options_.hold_most);
       }
@@ -217,7 +241,13 @@ void Worker::fetch() {
       fetch_trouble_ = consumer_.trouble();
     }
   }
-  consumer_.close([this](nats::Message message) { answer(natsMsg_GetReply(message.get()), "-NAK"); });
+  consumer_.close([this](nats::Message message) {
+    answer(natsMsg_GetReply(message.get()), "-NAK");
+    handed_back_.add();
+  });
+  const std::lock_guard lock(mutex_);
+  fetching_over_ = true;
+  changed_.notify_all();
 }
 
 void Worker::accept(nats::Message message) {
@@ -228,6 +258,7 @@ void Worker::accept(nats::Message message) {
     return;
   }
   const bool again = from->deliveries > 1;
+  pending_.set(static_cast<double>(from->pending));
   const auto delivery = std::make_shared<Delivery>(std::move(message), std::move(*from));
   consumed_.add();
   if (again) redelivered_.add();
@@ -238,7 +269,7 @@ void Worker::accept(nats::Message message) {
     case InHand::Arrival::kAlreadyDone:
       return answer(delivery->reply, "+ACK");
     case InHand::Arrival::kAlreadyInHand:
-      return;
+      return late_.add();
     case InHand::Arrival::kNew:
       break;
   }
@@ -252,31 +283,41 @@ void Worker::accept(nats::Message message) {
 // ---------------------------------------------------------------------------------------------------- handling
 
 void Worker::handle_messages() {
-  bool alone = false;
-  while (const auto delivery = take(alone)) {
-    handle(delivery, alone);
-    leave(alone);
+  while (auto task = take()) {
+    const auto& delivery = task->delivery;
+    if (!task->decided) {
+      handle(delivery, task->alone);
+    } else if (!until_available("message " + std::to_string(delivery->info.sequence),
+                                [&] { settle(delivery, *task->decided); })) {
+      hand_back(*delivery);
+    }
+    leave(task->alone);
   }
   const std::lock_guard lock(mutex_);
   --handlers_left_;
   changed_.notify_all();
 }
 
-std::shared_ptr<Delivery> Worker::take(bool& alone) {
+std::optional<Worker::Task> Worker::take() {
   std::unique_lock lock(mutex_);
   work_.wait(lock, [&] {
-    if (stopping_) return true;
+    if (stopping_ || !refused_.empty()) return true;
     if (alone_ || !holds_.empty()) return false;
     // A suspect waits until nothing else runs, and nothing begins before it ran.
     return suspects_.empty() ? !queue_.empty() : running_ == 0;
   });
-  if (stopping_) return nullptr;
-  alone = alone_ = !suspects_.empty();
-  auto& from = alone ? suspects_ : queue_;
-  auto delivery = std::move(from.front());
-  from.pop_front();
+  if (stopping_) return std::nullopt;
   ++running_;
-  return delivery;
+  if (!refused_.empty()) {
+    Task task = std::move(refused_.front());
+    refused_.pop_front();
+    return task;
+  }
+  alone_ = !suspects_.empty();
+  auto& from = alone_ ? suspects_ : queue_;
+  Task task{.delivery = std::move(from.front()), .alone = alone_};
+  from.pop_front();
+  return task;
 }
 
 void Worker::leave(bool alone) {
@@ -289,17 +330,24 @@ void Worker::leave(bool alone) {
 void Worker::handle(const std::shared_ptr<Delivery>& delivery, bool alone) {
   const std::string what = "message " + std::to_string(delivery->info.sequence);
   std::optional<DeadLetterReason> killer;
+  std::optional<int> attempt;
+  bool begun = !alone;
   Outcome outcome;
   const bool handled = until_available(what, [&] {
-    if (alone && (killer = begin_alone(*delivery))) return;
+    // Once, however often something is away: only an end of the process may count.
+    if (!begun && (killer = begin_alone(delivery, attempt))) return;
+    begun = true;
     outcome = call(delivery);
   });
-  if (!handled) return nak(*delivery, milliseconds(0));
+  if (!handled) {
+    forget_alone();
+    return hand_back(*delivery);
+  }
   if (killer) outcome = {Outcome::Kind::kDeadLetter, *killer, delivery->info.workflow_id};
   // Until the entry is gone, a later crash would count against this message.
-  if (alone && !killer && !until_available(what, [&] { end_alone(*delivery); })) return nak(*delivery, milliseconds(0));
+  if (alone && !killer && !until_available(what, [&] { end_alone(*delivery); })) return hand_back(*delivery);
   if (outcome.kind == Outcome::Kind::kDone) return;  // acked when its events are stored
-  if (!until_available(what, [&] { settle(delivery, outcome); })) return nak(*delivery, milliseconds(0));
+  if (!until_available(what, [&] { settle(delivery, outcome); })) return hand_back(*delivery);
   if (killer) until_available(what, [&] { end_alone(*delivery); });
 }
 
@@ -358,7 +406,10 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
     while (call->given_up) changed_.wait_for(lock, std::chrono::hours(1));
   }
   if (outcome.kind == Outcome::Kind::kDone && unavailable.empty()) {
-    outbox.publishes()->seal([this, delivery] { ack(*delivery); });
+    outbox.publishes()->seal([this, delivery, workflow_id = outcome.workflow_id](const std::string& refusal) {
+      if (refusal.empty()) return ack(*delivery);
+      refuse(delivery, {Outcome::Kind::kDeadLetter, {"PermanentError", refusal}, workflow_id});
+    });
     return outcome;
   }
   outbox.publishes()->abandon();
@@ -369,35 +420,51 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
 }
 
 /// May be called again when it threw Unavailable.
-void Worker::settle(const std::shared_ptr<Delivery>& delivery, const Outcome& outcome) {
+void Worker::settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome) {
   const MessageInfo& info = delivery->info;
   switch (outcome.kind) {
     case Outcome::Kind::kDone:
       return;
     case Outcome::Kind::kHandBack:
-      return nak(*delivery, milliseconds(0));
+      return hand_back(*delivery);
     case Outcome::Kind::kDeadLetter:
       return bury(delivery, outcome.reason, outcome.workflow_id);
     case Outcome::Kind::kRetry:
       break;
   }
-  if (info.deliveries >= static_cast<std::uint64_t>(std::max(1, stage_.max_deliver))) {
-    return bury(delivery, outcome.reason, outcome.workflow_id);
-  }
+  // Not the server's deliveries: those count restarts, crashes of others and late in-progress signals too.
+  const std::string key = count_key("_failed", *delivery);
+  if (!outcome.failures) outcome.failures = count_of(key) + 1;
+  if (*outcome.failures >= std::max(1, stage_.max_deliver)) return bury(delivery, outcome.reason, outcome.workflow_id);
+  counts().put(key, std::to_string(*outcome.failures));
   milliseconds delay(0);
   if (!stage_.backoff.empty()) {
-    delay =
-        stage_
-            .backoff[std::min<std::size_t>(std::max<std::uint64_t>(info.deliveries, 1) - 1, stage_.backoff.size() - 1)];
+    delay = at_least(stage_.backoff[std::min(static_cast<std::size_t>(*outcome.failures), stage_.backoff.size()) - 1]);
   }
   log_.warning("the handler failed; the message will be delivered again", {{"message_id", info.id},
                                                                            {"workflow_id", outcome.workflow_id},
                                                                            {"trace_id", info.trace_id},
                                                                            {"delivery", info.deliveries},
+                                                                           {"failures", *outcome.failures},
                                                                            {"delay_ms", delay.count()},
                                                                            {"class", outcome.reason.error_class},
                                                                            {"error", outcome.reason.message}});
   nak(*delivery, delay);
+}
+
+/// One of the message's events can never be stored. Called from whichever thread learned that, so that a handler thread
+/// does what waits for the server.
+void Worker::refuse(const std::shared_ptr<Delivery>& delivery, Outcome outcome) {
+  errors_permanent_.add();
+  {
+    const std::lock_guard lock(mutex_);
+    if (!stopping_) {
+      refused_.push_back({.delivery = delivery, .decided = std::move(outcome)});
+      work_.notify_one();
+      return;
+    }
+  }
+  hand_back(*delivery);
 }
 
 void Worker::bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterReason& reason,
@@ -405,9 +472,7 @@ void Worker::bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterRea
   const MessageInfo& info = delivery->info;
   if (collector_) collector_->failed(*delivery);
   dead_letters_.publish(*delivery, reason);
-  if (status_ && !workflow_id.empty()) {
-    status_->put(status_key(workflow_id, stage_, info.id), failed_status(stage_, reason.message));
-  }
+  put_failed_status(workflow_id, info.id, reason.message);
   log_.error("the message is dead-lettered", {{"message_id", info.id},
                                               {"workflow_id", workflow_id},
                                               {"trace_id", info.trace_id},
@@ -419,50 +484,104 @@ void Worker::bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterRea
   term(*delivery);
 }
 
-// ---------------------------------------------------------------------------------------------------- suspects
+/// Throws Unavailable. An entry that can never be stored must not keep the message.
+void Worker::put_failed_status(const std::string& workflow_id, const std::string& message_id,
+                               const std::string& reason) {
+  if (!status_ || workflow_id.empty()) return;
+  try {
+    status_->put(status_key(workflow_id, stage_, message_id), failed_status(stage_, reason));
+  } catch (const PermanentError& error) {
+    log_.error("a status entry can never be stored", {{"message_id", message_id}, {"error", error.what()}});
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- counts
 
 /// The status bucket; for a pipeline without one a bucket of its own, made when it is needed. (The number of deliveries
 /// would not do: a crash counts one for every message in hand.)
-KeyValue Worker::suspect_store() {
+KeyValue Worker::counts() {
   if (status_) return *status_;
   const std::string bucket = "PIPEGEN_SUSPECTS";
-  if (!has_suspect_bucket_) {
-    Topology topology;
-    topology.key_values = {{.schema_name = bucket, .name = bucket}};
-    nats::ensure(connection_, topology);
-    has_suspect_bucket_ = true;
+  KeyValue store(connection_, bucket);
+  if (!has_counts_) {
+    try {
+      store.get("_any");  // a bucket that is there is taken as it is
+    } catch (const ConfigError&) {
+      Topology topology;
+      topology.key_values = {{.schema_name = bucket, .name = bucket, .max_age = kCountsAge}};
+      nats::ensure(connection_, topology);
+    }
+    has_counts_ = true;
   }
-  return KeyValue(connection_, bucket);
+  return store;
 }
 
-std::string Worker::suspect_key(const Delivery& delivery) const {
-  return "_suspect." + KeyValue::key_token(stage_.name) + "." + KeyValue::key_token(delivery.info.stream) + "." +
-         std::to_string(delivery.info.sequence);
+int Worker::count_of(const std::string& key) {
+  const auto entry = counts().get(key);
+  return entry ? std::atoi(entry->value.c_str()) : 0;
 }
 
-/// Notes that the message is run alone now; or says that this killed the process often enough.
-std::optional<DeadLetterReason> Worker::begin_alone(const Delivery& delivery) {
-  const DeadLetterReason reason{"Crash", "the process died while handling it, " + std::to_string(kMostAloneAttempts) +
-                                             " times with nothing else running"};
-  const std::string key = suspect_key(delivery);
-  KeyValue attempts_store = suspect_store();
-  const auto entry = attempts_store.get(key);
-  const int attempts = entry ? std::atoi(entry->value.c_str()) : 0;
-  if (attempts >= kMostAloneAttempts) return reason;
+/// With the time, because sequences begin again in a stream that was deleted and made again.
+std::string Worker::count_key(const char* kind, const Delivery& delivery) const {
+  return std::string(kind) + "." + KeyValue::key_token(stage_.name) + "." + KeyValue::key_token(delivery.info.stream) +
+         "." + std::to_string(delivery.key.sequence) + "-" + std::to_string(delivery.key.stored_at);
+}
+
+// ---------------------------------------------------------------------------------------------------- suspects
+
+/// Notes that the message is run alone now; or says that this killed the process often enough. May be called again,
+/// with the same `attempt`, when it threw: that is no other attempt.
+std::optional<DeadLetterReason> Worker::begin_alone(const std::shared_ptr<Delivery>& delivery,
+                                                    std::optional<int>& attempt) {
+  const std::string key = count_key("_suspect", *delivery);
+  if (!attempt) attempt = count_of(key) + 1;
+  if (*attempt > kMostAloneAttempts) {
+    return DeadLetterReason{"Crash", "the process died while handling it, " + std::to_string(kMostAloneAttempts) +
+                                         " times with nothing else running"};
+  }
   log_.warning("a message that was in hand at several crashes is run alone",
-               {{"message_id", delivery.info.id}, {"sequence", delivery.info.sequence}, {"attempt", attempts + 1}});
-  attempts_store.put(key, std::to_string(attempts + 1));
+               {{"message_id", delivery->info.id}, {"sequence", delivery->info.sequence}, {"attempt", *attempt}});
+  {
+    const std::lock_guard lock(mutex_);
+    noted_ = delivery;  // before it is: a put that got no answer may be stored
+  }
+  counts().put(key, std::to_string(*attempt));
   return std::nullopt;
 }
 
-void Worker::end_alone(const Delivery& delivery) { suspect_store().purge(suspect_key(delivery)); }
+void Worker::end_alone(const Delivery& delivery) {
+  counts().purge(count_key("_suspect", delivery));
+  const std::lock_guard lock(mutex_);
+  noted_.reset();
+}
+
+/// The message that runs alone is handed back, which is no crash.
+void Worker::forget_alone() {
+  std::shared_ptr<Delivery> delivery;
+  {
+    const std::lock_guard lock(mutex_);
+    delivery = noted_;
+  }
+  if (!delivery || !connection_.connected()) return;
+  try {
+    end_alone(*delivery);
+  } catch (const std::exception& error) {
+    log_.warning("the end of the process counts as a crash of the message that ran alone",
+                 {{"message_id", delivery->info.id}, {"reason", error.what()}});
+  }
+}
 
 // ---------------------------------------------------------------------------------------------------- answers
 
 void Worker::ack(const Delivery& delivery) {
   if (finish(delivery, "+ACK", true)) acked_.add();
 }
-void Worker::nak(const Delivery& delivery, milliseconds delay) { finish(delivery, nak_body(delay), false); }
+void Worker::nak(const Delivery& delivery, milliseconds delay) {
+  if (finish(delivery, nak_body(delay), false)) naks_.add();
+}
+void Worker::hand_back(const Delivery& delivery) {
+  if (finish(delivery, nak_body(milliseconds(0)), false)) handed_back_.add();
+}
 void Worker::term(const Delivery& delivery) { finish(delivery, "+TERM", true); }
 
 bool Worker::finish(const Delivery& delivery, std::string_view body, bool done) {
@@ -510,12 +629,19 @@ bool Worker::until_available(const std::string& what, const std::function<void()
   }
 }
 
+/// By kind ("nats", "events", "message"): a time series for each message would be too many.
+Gauge& Worker::held(const std::string& what) {
+  return metrics_.gauge("pipegen_held", "What the worker waits for something for, without fetching more.",
+                        {{"stage", stage_.name}, {"what", what.substr(0, what.find(' '))}});
+}
+
 void Worker::hold(const std::string& what, const std::string& reason) {
   {
     const std::lock_guard lock(mutex_);
     const auto [at, is_new] = holds_.insert_or_assign(what, reason);
     if (!is_new) return;
   }
+  held(what).add(1);
   log_.warning("holding: something is away", {{"what", what}, {"reason", reason}});
 }
 
@@ -528,6 +654,7 @@ void Worker::release(const std::string& what) {
       room_.notify_all();
     }
   }
+  held(what).add(-1);
   log_.info("going on", {{"what", what}});
 }
 
@@ -567,17 +694,15 @@ void Worker::tick() {
 
 void Worker::check_deadlines() {
   const auto now = Clock::now();
-  std::vector<std::shared_ptr<Call>> late;
-  std::shared_ptr<Call> deaf;
+  std::vector<std::shared_ptr<Call>> late, deaf;
   {
     const std::lock_guard lock(mutex_);
     for (const auto& call : calls_) {
       if (now < call->deadline) continue;
       if (call->reason == StopReason::kNone) late.push_back(call);
       if (call->reason == StopReason::kDeadline && now >= call->deadline + options_.deadline_grace) {
-        deaf = call;
-        deaf->given_up = true;
-        break;
+        deaf.push_back(call);
+        call->given_up = true;
       }
     }
   }
@@ -586,39 +711,56 @@ void Worker::check_deadlines() {
     StopReason none = StopReason::kNone;
     if (call->reason.compare_exchange_strong(none, StopReason::kDeadline)) call->stop.request_stop();
   }
-  if (deaf) give_up(deaf);
+  if (!deaf.empty()) give_up(deaf);
 }
 
-void Worker::give_up(const std::shared_ptr<Call>& call) {
-  const auto& delivery = call->delivery;
+void Worker::give_up(const std::vector<std::shared_ptr<Call>>& deaf) {
+  {
+    // What is handed back must not come back to this process. (No join: stop() may be doing that.)
+    std::unique_lock lock(mutex_);
+    stopping_ = true;
+    work_.notify_all();
+    changed_.notify_all();
+    room_.notify_all();
+    changed_.wait_for(lock, std::chrono::seconds(2), [&] { return fetching_over_; });
+  }
   const std::string why =
       "the handler did not return within " + timeout_text() + " and did not react to being told to stop";
-  log_.error(why + "; the process exits so that a new one can go on", {{"message_id", delivery->info.id}});
-  try {
-    settle(delivery, {Outcome::Kind::kRetry, {"TransientError", why}, delivery->info.workflow_id});
-  } catch (const std::exception& error) {
-    log_.error("its message is handed back", {{"reason", error.what()}});
-    nak(*delivery, milliseconds(0));
+  for (const auto& call : deaf) {
+    const auto& delivery = call->delivery;
+    log_.error(why + "; the process exits so that a new one can go on", {{"message_id", delivery->info.id}});
+    Outcome outcome{Outcome::Kind::kRetry, {"TransientError", why}, delivery->info.workflow_id};
+    try {
+      settle(delivery, outcome);
+    } catch (const std::exception& error) {
+      log_.error("its message is handed back", {{"reason", error.what()}});
+      hand_back(*delivery);
+    }
   }
-  for (const auto& other : in_hand_.all()) nak(*other, milliseconds(0));
+  forget_alone();
+  for (const auto& other : in_hand_.all()) hand_back(*other);
   natsConnection_FlushTimeout(connection_.handles().consume, 2'000);
   if (options_.give_up) options_.give_up();
   ::_exit(kExitGaveUp);
 }
 
 void Worker::expire_groups() {
+  Gauge& open = metrics_.gauge("pipegen_groups_open", "Groups that wait for items or are being joined, by any worker.",
+                               {{"stage", stage_.name}});
+  Counter& expired =
+      metrics_.counter("pipegen_groups_expired_total", "Groups given up by this worker.", {{"stage", stage_.name}});
   const auto every = std::clamp<milliseconds>(stage_.collect->expires / 10, milliseconds(50), milliseconds(60'000));
   std::unique_lock lock(mutex_);
   while (!changed_.wait_for(lock, jittered(every), [&] { return stopping_; })) {
     lock.unlock();
     try {
-      for (const auto& group : collector_->expire(dead_letters_)) {
+      const auto round = collector_->expire(dead_letters_);
+      open.set(static_cast<double>(round.open));
+      for (const auto& group : round.expired) {
+        expired.add();
         log_.error("a group expired", {{"group", group.group}, {"reason", group.reason}});
         buried_.add();
-        if (status_ && !group.workflow_id.empty()) {
-          status_->put(status_key(group.workflow_id, stage_, "collect:" + group.group),
-                       failed_status(stage_, group.reason));
-        }
+        put_failed_status(group.workflow_id, "collect:" + group.group, group.reason);
       }
     } catch (const std::exception& error) {  // the next round tries again
       log_.warning("expired groups could not be looked for", {{"reason", error.what()}});

@@ -83,29 +83,42 @@ class Worker {
     enum class Kind { kDone, kRetry, kDeadLetter, kHandBack } kind = Kind::kDone;
     DeadLetterReason reason{};
     std::string workflow_id{};
+    std::optional<int> failures{};  // of the handler with this message, once they are counted
   };
 
   void fetch();
   void accept(nats::Message message);
 
   // handling
+  struct Task {
+    std::shared_ptr<Delivery> delivery{};
+    bool alone = false;
+    std::optional<Outcome> decided{};  // handled already: only to be settled
+  };
   void handle_messages();
-  std::shared_ptr<Delivery> take(bool& alone);
+  std::optional<Task> take();
   void leave(bool alone);
   void handle(const std::shared_ptr<Delivery>& delivery, bool alone);
   Outcome call(const std::shared_ptr<Delivery>& delivery);
-  void settle(const std::shared_ptr<Delivery>& delivery, const Outcome& outcome);
+  void settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome);
+  void refuse(const std::shared_ptr<Delivery>& delivery, Outcome outcome);
   void bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterReason& reason, const std::string& workflow_id);
+  void put_failed_status(const std::string& workflow_id, const std::string& message_id, const std::string& reason);
+
+  // what is counted of a message from one delivery to the next
+  KeyValue counts();
+  int count_of(const std::string& key);
+  std::string count_key(const char* kind, const Delivery& delivery) const;
 
   // suspects: messages that were delivered so often that they may be what kills the process
-  std::optional<DeadLetterReason> begin_alone(const Delivery& delivery);
+  std::optional<DeadLetterReason> begin_alone(const std::shared_ptr<Delivery>& delivery, std::optional<int>& attempt);
   void end_alone(const Delivery& delivery);
-  KeyValue suspect_store();
-  std::string suspect_key(const Delivery& delivery) const;
+  void forget_alone();
 
   // the ends of a message in hand
   void ack(const Delivery& delivery);
   void nak(const Delivery& delivery, std::chrono::milliseconds delay);
+  void hand_back(const Delivery& delivery);
   void term(const Delivery& delivery);
   bool finish(const Delivery& delivery, std::string_view answer, bool done);
   void answer(const std::string& reply, std::string_view body);
@@ -114,10 +127,11 @@ class Worker {
   bool until_available(const std::string& what, const std::function<void()>& work);
   void hold(const std::string& what, const std::string& reason);
   void release(const std::string& what);
+  Gauge& held(const std::string& what);
 
   void tick();
   void check_deadlines();
-  void give_up(const std::shared_ptr<Call>& call);
+  void give_up(const std::vector<std::shared_ptr<Call>>& deaf);
   void expire_groups();
   std::string timeout_text() const;
 
@@ -127,6 +141,7 @@ class Worker {
   const WorkerOptions options_;
   const std::size_t concurrency_;
   Logger log_;
+  Metrics& metrics_;
   Stores stores_;
   Publisher publisher_;
   SentCounters sent_;
@@ -139,6 +154,9 @@ class Worker {
   Counter& consumed_;
   Counter& acked_;
   Counter& redelivered_;
+  Counter& late_;
+  Counter& naks_;
+  Counter& handed_back_;
   Counter& buried_;
   Counter& errors_permanent_;
   Counter& errors_transient_;
@@ -146,6 +164,7 @@ class Worker {
   Counter& errors_timeout_;
   Histogram& duration_;
   Histogram& lag_;
+  Gauge& pending_;
   Gauge& in_flight_;
   Gauge& connected_;
 
@@ -154,15 +173,18 @@ class Worker {
   std::condition_variable changed_;  // for everybody else
   std::deque<std::shared_ptr<Delivery>> queue_;
   std::deque<std::shared_ptr<Delivery>> suspects_;
+  std::deque<Task> refused_;
   std::vector<std::shared_ptr<Call>> calls_;
   std::map<std::string, std::string> holds_;  // what waits -> why
   std::string fetch_trouble_ = "not started";
   std::size_t running_ = 0;
-  bool alone_ = false;
+  bool alone_ = false;               // only one suspect runs at a time
+  std::shared_ptr<Delivery> noted_;  // the suspect whose end counts as a crash until its note is taken back
   bool stopping_ = false;
+  bool fetching_over_ = false;
   bool cancelling_ = false;
   bool ticking_ = false;
-  bool has_suspect_bucket_ = false;  // only one suspect runs at a time
+  std::atomic<bool> has_counts_ = false;
   std::size_t handlers_left_ = 0;
   std::uint64_t finished_ = 0;    // messages that left the hand
   std::condition_variable room_;  // for the fetching thread

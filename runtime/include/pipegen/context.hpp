@@ -24,7 +24,7 @@ namespace pipegen {
 
 /// The message in hand.
 struct MessageInfo {
-  std::string id;  // Nats-Msg-Id, else "<stream>:<sequence>"
+  std::string id;  // Nats-Msg-Id, else "<stream>:<sequence>:<nanoseconds since the epoch when it was stored>"
   std::string subject;
   std::string stream;
   std::uint64_t sequence = 0;

@@ -23,7 +23,8 @@ class PermanentError : public Error {
 };
 
 /// Trying again may help: the message is handed back with the delay of the stage's `retry.backoff`, and goes to
-/// the dead-letter stream when `retry.max_deliver` deliveries are used up.
+/// the dead-letter stream when the handler has failed `retry.max_deliver` times with it. (Deliveries for other reasons
+/// do not count: a restart, a crash of the process.)
 class TransientError : public Error {
  public:
   using Error::Error;

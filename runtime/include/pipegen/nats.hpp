@@ -99,8 +99,9 @@ class Connection {
   PublishAck publish(std::string_view subject, std::string_view payload, std::string_view message_id,
                      const Headers& headers = {});
 
-  /// Publishes without waiting; `done` is called once, from a thread of the library, with the ack or the error text.
-  using Done = std::function<void(const PublishAck* ack, std::string_view error)>;
+  /// Publishes without waiting; `done` is called once, from a thread of the library, with the ack or the error text;
+  /// `permanent` says that trying again cannot help (too large for the server or its stream, no possible subject).
+  using Done = std::function<void(const PublishAck* ack, std::string_view error, bool permanent)>;
   void publish_async(std::string_view subject, std::string_view payload, std::string_view message_id,
                      const Headers& headers, Done done);
 

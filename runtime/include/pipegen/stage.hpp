@@ -98,7 +98,7 @@ struct Stage {
   int concurrency = 1;  // overridden by <section>.worker_pool_size
   std::chrono::milliseconds ack_wait{30'000};
   std::chrono::milliseconds timeout{std::chrono::minutes(5)};
-  int max_deliver = 5;
+  int max_deliver = 5;  // failures of the handler with one message, the last one included
   std::vector<std::chrono::milliseconds> backoff{std::chrono::seconds(1), std::chrono::seconds(10),
                                                  std::chrono::minutes(1)};
   std::string dead_letter_stream{};   // "PDF_TO_AUDIO_DLQ"
