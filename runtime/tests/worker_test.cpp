@@ -280,6 +280,26 @@ TEST_F(WorkerTest, APermanentErrorDeadLettersAtOnceWithItsReason) {
   EXPECT_NE(entry->value.find("password"), std::string::npos) << entry->value;
 }
 
+TEST_F(WorkerTest, AReasonThatIsNoUtf8StopsNobodyAndIsReadable) {
+  Tally tally;
+  auto stage = make_stage([&](std::string_view payload, Context&, Outbox&) {
+    tally.add(payload);
+    if (payload == "bad") throw TransientError("half a caf\xC3");
+  });
+  stage.concurrency = 1;
+  stage.max_deliver = 1;
+  auto worker = start(stage);
+  send("bad");
+  send("good");
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(tally.of("good"), 1);
+  EXPECT_EQ(tally.of("bad"), 1);
+  ASSERT_EQ(stored("TEST_DLQ"), 1u);
+  const auto entry = KeyValue(connection_, "TEST_STATUS").get("job.work.id-0");
+  ASSERT_TRUE(entry.has_value());
+  EXPECT_NE(entry->value.find("\"reason\":\"half a caf\xEF\xBF\xBD\""), std::string::npos) << entry->value;
+}
+
 TEST_F(WorkerTest, AMessageThatJustFitsTheServerCanStillBeDeadLettered) {
   auto worker = start(make_stage([](std::string_view, Context&, Outbox&) { throw PermanentError("no"); }));
   const auto limit = static_cast<std::size_t>(connection_.max_payload());
