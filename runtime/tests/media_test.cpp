@@ -51,7 +51,7 @@ bool is_installed(const std::string& program) {
   try {
     run_program({program, "--version"});
     return true;
-  } catch (const PermanentError&) {
+  } catch (const ConfigError&) {
     return false;
   }
 }
@@ -738,7 +738,7 @@ TEST_F(Speak, TellsHowAProgramFailed) {
   call.program = {script("exit 0\n"), "{output}"};
   EXPECT_THROW(speak(call), TransientError) << "it did not write the file";
   call.program = {(scripts() / "nothing").string()};
-  EXPECT_THROW(speak(call), PermanentError);
+  EXPECT_THROW(speak(call), ConfigError) << "whoever installs it finds the page waiting";
   call.engine = "gramophone";
   EXPECT_THROW(speak(call), ConfigError);
 }

@@ -361,6 +361,30 @@ TEST_F(WorkerTest, WhatIsAwayHoldsTheWorkerAndBlamesNoMessage) {
   EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
 }
 
+TEST_F(WorkerTest, AWrongSettingHoldsTheWorkerAndBlamesNoMessage) {
+  std::atomic<bool> wrong = true;
+  std::atomic<int> refusals = 0;
+  Tally done;
+  auto stage = make_stage([&](std::string_view payload, Context&, Outbox&) {
+    if (wrong) {
+      ++refusals;
+      throw ConfigError("work_service.engine must be one that exists");
+    }
+    done.add(payload);
+  });
+  stage.max_deliver = 2;
+  auto worker = start(stage);
+  send("x");
+  ASSERT_TRUE(eventually([&] { return refusals > 3; }));
+  EXPECT_FALSE(worker->readiness().ready);
+  EXPECT_EQ(worker->readiness().reason, "work_service.engine must be one that exists");
+  wrong = false;
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(done.of("x"), 1);
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+  EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
+}
+
 TEST_F(WorkerTest, AnEventThatTheStreamRefusesHoldsItsMessageUntilThereIsRoom) {
   auto full = topology();
   full.streams = {{.name = "SMALL", .subjects = {"small.>"}, .max_messages = 1}};

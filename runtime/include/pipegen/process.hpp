@@ -26,8 +26,9 @@ struct ProgramResult {
   std::string errors;  // the last 4 KiB of standard error
 };
 
-/// Starts the program in a process group of its own and waits. Throws PermanentError (no such program, too much output)
-/// or Cancelled. No descriptor but the three standard ones is inherited. Thread safe.
+/// Starts the program in a process group of its own and waits. Throws ConfigError (the program is not there or
+/// may not be run: a worker then waits until it is), PermanentError (too much output) or Cancelled. No descriptor but
+/// the three standard ones is inherited. Thread safe.
 ProgramResult run_program(const std::vector<std::string>& arguments, const ProgramOptions& options = {});
 
 }  // namespace pipegen
