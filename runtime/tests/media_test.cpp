@@ -522,7 +522,8 @@ TEST_F(Ocr, TellsAnEndpointThatAnswersBadlyFromOneThatIsAway) {
   auto chat = std::make_unique<ChatServer>();
   actions::Ocr page = options(two_words());
   page.summary = true;
-  EXPECT_NE(message_of<ConfigError>([&] { actions::ocr(context_, page); }).find("chat_url"), std::string::npos);
+  EXPECT_NE(message_of<PermanentError>([&] { actions::ocr(context_, page); }).find("chat_url"), std::string::npos)
+      << "one upload that asks for what this service has not must not hold up the others";
   page.chat_url = chat->url();
   chat->status = 500;
   EXPECT_THROW(actions::ocr(context_, page), TransientError);
@@ -530,6 +531,11 @@ TEST_F(Ocr, TellsAnEndpointThatAnswersBadlyFromOneThatIsAway) {
   EXPECT_THROW(actions::ocr(context_, page), TransientError);
   chat->status = 400;
   EXPECT_THROW(actions::ocr(context_, page), PermanentError);
+  for (const int away : {429, 502, 503, 504}) {
+    chat->status = away;
+    const std::string message = message_of<Unavailable>([&] { actions::ocr(context_, page); });
+    EXPECT_NE(message.find(std::to_string(away)), std::string::npos) << away << ": " << message;
+  }
   chat.reset();
   EXPECT_THROW(actions::ocr(context_, page), Unavailable);
 }
