@@ -3,6 +3,7 @@
 #include <httplib.h>
 #include <leptonica/allheaders.h>
 #include <sndfile.h>
+#include <zlib.h>
 
 #include <atomic>
 #include <chrono>
@@ -16,6 +17,7 @@
 #include <set>
 #include <thread>
 
+#include "http/status.hpp"
 #include "media/wav_file.hpp"
 #include "pipegen/actions/ocr.hpp"
 #include "pipegen/actions/render_pdf.hpp"
@@ -24,6 +26,7 @@
 #include "pipegen/nats.hpp"
 #include "pipegen/process.hpp"
 #include "support/nats_server.hpp"
+#include "worker/worker.hpp"
 
 namespace pipegen {
 namespace {
@@ -286,6 +289,25 @@ TEST_F(RenderPdf, RefusesAPageThatIsTooLargeAndNamesIt) {
   EXPECT_EQ(refusal(pages_of({kBlackSquare}), {.pdf = {}, .dpi = 72, .max_pixels = 10'000}), "");
 }
 
+TEST_F(RenderPdf, LooksAtTheSizesBeforeItGivesTheFirstPage) {
+  const std::string content = " /Parent 2 0 R /Contents 5 0 R >>";
+  const ObjectRef pdf = put(
+      "document.pdf", pdf_of({"<< /Type /Catalog /Pages 2 0 R >>", "<< /Type /Pages /Count 2 /Kids [3 0 R 4 0 R] >>",
+                              "<< /Type /Page /MediaBox [0 0 100 100]" + content,
+                              "<< /Type /Page /MediaBox [0 0 100 101]" + content, kBlackSquare}));
+  const auto refused = [&](const actions::RenderPdf& options) {
+    int pages = 0;
+    const std::string message =
+        message_of<PermanentError>([&] { actions::render_pdf(context_, options, [&](const Page&) { ++pages; }); });
+    EXPECT_EQ(pages, message.empty() ? 2 : 0);
+    return message;
+  };
+  EXPECT_EQ(refused({.pdf = pdf, .dpi = 72, .max_pixels = 10'000}),
+            "page 2 of the PDF is too large: 100 x 101 pixels at 72 dpi");
+  EXPECT_EQ(refused({.pdf = pdf, .dpi = 72, .max_pages = 1}), "the PDF has 2 pages, more than the 1 that are taken");
+  EXPECT_EQ(refused({.pdf = pdf, .dpi = 72, .max_pages = 2}), "");
+}
+
 TEST_F(RenderPdf, RefusesADamagedPageThatComesOutBlankAndNamesIt) {
   const std::string damaged = stream_of("this is not what zlib makes", "/Filter /FlateDecode ");
   std::vector<std::int32_t> seen;
@@ -296,6 +318,108 @@ TEST_F(RenderPdf, RefusesADamagedPageThatComesOutBlankAndNamesIt) {
   EXPECT_EQ(seen, std::vector<std::int32_t>{1});
   // The complaints about one document do not make the blank page of the next one suspect.
   EXPECT_TRUE(render(pages_of({kNothing})).at(0).blank);
+}
+
+TEST_F(RenderPdf, RefusesAPageThatLostAPartOfWhatIsOnItAndNamesIt) {
+  const std::string rule = "0 g 10 10 80 1 re f ";
+  std::string squares;
+  for (int i = 0; i < 500; ++i) squares += std::to_string(i % 83) + " " + std::to_string(i % 71) + " 3 3 re f\n";
+  std::string packed(squares.size() + 64, '\0');
+  uLongf size = packed.size();
+  ASSERT_EQ(compress(reinterpret_cast<Bytef*>(packed.data()), &size, reinterpret_cast<const Bytef*>(squares.data()),
+                     squares.size()),
+            Z_OK);
+  packed.resize(size);
+  ASSERT_EQ(refusal(pages_of({stream_of(packed, "/Filter /FlateDecode ")})), "");
+  const std::map<std::string, std::string> damaged{
+      {"No font in show", stream_of(rule + "BT /Lost 12 Tf 10 50 Td (Hello) Tj ET")},
+      {"XObject 'Lost' is unknown", stream_of(rule + "/Lost Do")},
+      {"Unexpected end of file in flate stream", stream_of(packed.substr(0, size / 2), "/Filter /FlateDecode ")},
+  };
+  for (const auto& [complaint, page] : damaged) {
+    const std::string message = refusal(pages_of({kBlackSquare, page}));
+    EXPECT_TRUE(message.starts_with("page 2 of the PDF is damaged, a part of it cannot be seen: ")) << message;
+    EXPECT_NE(message.find(complaint), std::string::npos) << message;
+  }
+  // A flaw that costs nothing is none of the sender's business.
+  EXPECT_EQ(refusal(pages_of({stream_of(rule + "frobnicate")})), "");
+}
+
+TEST_F(RenderPdf, ABrokenSecondPageEndsTheWorkflowAsFailedAlthoughTheGroupWaitsForIt) {
+  Topology topology;
+  topology.streams = {{.name = "PDFS", .subjects = {"pdf.>"}, .retention = Retention::kWorkQueue},
+                      {.name = "PAGES", .subjects = {"page.>"}, .retention = Retention::kWorkQueue},
+                      {.name = "BOOKS_DLQ", .subjects = {"dlq.books.>"}}};
+  topology.object_buckets = {{.schema_name = "FILES", .name = "FILES"}};
+  topology.key_values = {{.schema_name = "BOOKS_STATUS", .name = "BOOKS_STATUS"},
+                         {.schema_name = "BOOKS_STATE", .name = "BOOKS_STATE"}};
+  nats::ensure(*connection_, topology);
+  Stage render;
+  render.pipeline = "books";
+  render.name = "render";
+  render.section = "render_service";
+  render.topology = topology;
+  render.stream = "PDFS";
+  render.durable = "render-workers";
+  render.filter_subject = "pdf.a";
+  render.event = "Pdf";
+  render.dead_letter_stream = "BOOKS_DLQ";
+  render.dead_letter_subject = "dlq.books.render";
+  render.status_bucket = "BOOKS_STATUS";
+  Stage join = render;
+  render.handle = [](std::string_view payload, Context& context, Outbox& outbox) {
+    actions::render_pdf(context, {.pdf = at(std::string(payload)), .dpi = 72}, [&](const Page& page) {
+      outbox.publish({.event = "Page", .subject = "page.a", .payload = std::to_string(page.number)});
+    });
+  };
+  join.name = "join";
+  join.section = "join_service";
+  join.stream = "PAGES";
+  join.durable = "join-workers";
+  join.filter_subject = "page.a";
+  join.event = "Page";
+  join.dead_letter_subject = "dlq.books.join";
+  join.collect = Collect{.state_bucket = "BOOKS_STATE",
+                         .item =
+                             [](std::string_view payload) {
+                               Collect::Item item;
+                               item.group = "job";
+                               item.index = std::stoi(std::string(payload));
+                               item.count = 2;
+                               return item;
+                             },
+                         .handle = [](const auto&, Context&, Outbox&) { FAIL() << "there is no second page"; }};
+
+  put("broken.pdf", pages_of({kBlackSquare, stream_of("this is not what zlib makes", "/Filter /FlateDecode ")}));
+  KeyValue entries(*connection_, "BOOKS_STATUS");
+  http::StatusEntry accepted;
+  accepted.state = "done";
+  accepted.at = now();
+  accepted.produced["Pdf"] = 1;
+  entries.put(http::status_key("job", http::kIngestStage, "m"), http::status_value(accepted));
+  connection_->publish("pdf.a", "broken.pdf", "m", {{"Pipegen-Workflow-Id", "job"}});
+
+  Metrics metrics;
+  worker::Worker renderer(*connection_, render, Settings(), metrics);
+  worker::Worker joiner(*connection_, join, Settings(), metrics);
+  renderer.start();
+  joiner.start();
+  const auto status = [&] {
+    return http::summarize(
+        http::read_status(entries, "job"),
+        {{.name = "render", .consumes = "Pdf"}, {.name = "join", .consumes = "Page", .collects = true}}, "Book");
+  };
+  const auto patience = std::chrono::steady_clock::now() + 60s;
+  while (status().state == http::WorkflowStatus::State::kRunning && std::chrono::steady_clock::now() < patience) {
+    std::this_thread::sleep_for(10ms);
+  }
+  EXPECT_EQ(status().state, http::WorkflowStatus::State::kFailed);
+  const auto failures = status().failures;
+  ASSERT_EQ(failures.size(), 1u);
+  EXPECT_EQ(failures[0].stage, "render");
+  EXPECT_TRUE(failures[0].reason.starts_with("page 2 of the PDF is damaged")) << failures[0].reason;
+  renderer.stop();
+  joiner.stop();
 }
 
 TEST_F(RenderPdf, StopsBetweenPagesWhenToldTo) {
