@@ -670,16 +670,18 @@ std::string samples_of(const std::vector<std::int16_t>& samples) {
   return {reinterpret_cast<const char*>(samples.data()), samples.size() * 2};
 }
 
-/// A WAV as other programs make it.
-std::string wav_of(const std::vector<std::int16_t>& samples, int rate = 22050, int channels = 1) {
+/// A WAV (or another sound) as other programs make it.
+std::string wav_of(const std::vector<std::int16_t>& samples, int rate = 22050, int channels = 1,
+                   int format = SF_FORMAT_WAV | SF_FORMAT_PCM_16) {
   const TempFolder folder;
   const std::filesystem::path path = folder.path() / "part.wav";
   SF_INFO info{};
   info.samplerate = rate;
   info.channels = channels;
-  info.format = SF_FORMAT_WAV | SF_FORMAT_PCM_16;
+  info.format = format;
   SNDFILE* file = sf_open(path.c_str(), SFM_WRITE, &info);
-  sf_write_raw(file, samples.data(), static_cast<sf_count_t>(samples.size() * 2));
+  if (file == nullptr) throw std::runtime_error(sf_strerror(nullptr));
+  sf_write_short(file, samples.data(), static_cast<sf_count_t>(samples.size()));
   sf_close(file);
   return read_file(path);
 }
@@ -980,15 +982,67 @@ TEST_F(Wav, JoiningNamesThePartThatDoesNotFit) {
             std::string::npos);
 }
 
-TEST_F(Wav, APartWithoutSamplesFitsToEverything) {
+TEST_F(Wav, JoiningRefusesWhatCannotBeCopiedAsItIs) {
+  const std::string good = wav_of(ramp(0, 1000));
+  const std::map<std::string, int> others{{"AIFF", SF_FORMAT_AIFF | SF_FORMAT_PCM_16},
+                                          {"AU", SF_FORMAT_AU | SF_FORMAT_PCM_16},
+                                          {"RIFX", SF_ENDIAN_BIG | SF_FORMAT_WAV | SF_FORMAT_PCM_16},
+                                          {"ADPCM", SF_FORMAT_WAV | SF_FORMAT_IMA_ADPCM},
+                                          {"GSM", SF_FORMAT_WAV | SF_FORMAT_GSM610}};
+  for (const auto& [name, format] : others) {
+    const std::string other = wav_of(ramp(0, 1000), 22050, 1, format);
+    const std::string message = message_of<PermanentError>([&] { concat({good, other}); });
+    EXPECT_TRUE(message.starts_with("part-2.wav is not a WAV file of plain samples")) << name << ": " << message;
+    EXPECT_NE(message_of<PermanentError>([&] { concat({other, other}); }), "") << name;
+    // Also one without samples: it may say what the joined file is like.
+    EXPECT_NE(message_of<PermanentError>([&] { concat({wav_of({}, 22050, 1, format)}); }), "") << name;
+  }
+  for (const int format : {SF_FORMAT_WAVEX, SF_FORMAT_RF64}) {
+    const std::string other = wav_of(ramp(7, 1000), 22050, 1, format | SF_FORMAT_PCM_16);
+    std::vector<std::int16_t> expected = ramp(0, 1000), more = ramp(7, 1000);
+    expected.insert(expected.end(), more.begin(), more.end());
+    EXPECT_TRUE(decode(concat({good, other})).samples == expected) << format;
+  }
+}
+
+TEST_F(Wav, HalfASampleAtTheEndOfAPartDoesNotShiftTheNext) {
+  const std::vector<std::int16_t> first = ramp(0, 1000), second = ramp(7, 1000);
+  for (const int type : {SF_FORMAT_WAV, SF_FORMAT_RF64}) {
+    const std::string whole = wav_of(first, 22050, 1, type | SF_FORMAT_PCM_16);
+    std::vector<std::int16_t> expected(first.begin(), first.end() - 50);
+    expected.insert(expected.end(), second.begin(), second.end());
+    const std::string cut = whole.substr(0, whole.size() - 99);
+    EXPECT_TRUE(decode(concat({cut, wav_of(second)})).samples == expected) << type;
+  }
+}
+
+TEST_F(Wav, APartWithoutSamplesFitsToEverythingAndBecomesASilence) {
   const std::string empty = wav_of({}, 16'000);
-  const std::vector<std::int16_t> samples = ramp(0, 10);
-  const Decoded all = decode(concat({empty, wav_of(samples), empty}));
-  EXPECT_EQ(all.info.samplerate, 22050);
-  EXPECT_EQ(all.samples, samples);
+  const std::vector<std::int16_t> samples = ramp(1, 10);
+  const Decoded all = decode(concat({empty, empty, wav_of(samples, 24'000), empty, wav_of(samples, 24'000)}));
+  const std::size_t silence = 24'000 * 7 / 10;
+  std::vector<std::int16_t> expected(2 * silence);
+  expected.insert(expected.end(), samples.begin(), samples.end());
+  expected.insert(expected.end(), silence, 0);
+  expected.insert(expected.end(), samples.begin(), samples.end());
+  EXPECT_EQ(all.info.samplerate, 24'000);
+  EXPECT_TRUE(all.samples == expected) << all.samples.size();
+
   const Decoded nothing = decode(concat({empty, empty}));
   EXPECT_EQ(nothing.info.samplerate, 16'000);
-  EXPECT_EQ(nothing.info.frames, 0);
+  EXPECT_TRUE(nothing.samples == std::vector<std::int16_t>(2 * 16'000 * 7 / 10)) << nothing.samples.size();
+}
+
+TEST_F(Wav, ASilenceIsSilentInEveryEncodingAndAsManyChannels) {
+  for (const int encoding : {SF_FORMAT_PCM_U8, SF_FORMAT_PCM_24, SF_FORMAT_PCM_32, SF_FORMAT_FLOAT, SF_FORMAT_DOUBLE}) {
+    const std::vector<std::int16_t> samples{512, 1024, 2048, 4096};
+    const std::string part = wav_of(samples, 8000, 2, SF_FORMAT_WAV | encoding);
+    const Decoded all = decode(concat({part, wav_of({}), part}));
+    ASSERT_EQ(all.info.frames, 2 + 8000 * 7 / 10 + 2) << encoding;
+    const std::vector<std::int16_t> silence(all.samples.begin() + 4, all.samples.end() - 4);
+    EXPECT_TRUE(silence == std::vector<std::int16_t>(silence.size())) << encoding;
+    EXPECT_EQ(std::vector<std::int16_t>(all.samples.end() - 4, all.samples.end()), decode(part).samples) << encoding;
+  }
 }
 
 TEST_F(Wav, MoreThanFourGibibytesBecomeAnRf64AndNoLess) {
