@@ -595,12 +595,44 @@ TEST_F(Ocr, RefusesWhatIsNoImageAndALanguageThatIsNotThere) {
 }
 
 TEST_F(Ocr, GivesUpWhenToldTo) {
-  actions::Ocr page = options(pages().at(0));
-  std::jthread stopper([&] {
-    std::this_thread::sleep_for(50ms);  // the page takes a second
-    context_.stop.request_stop();
-  });
+  const actions::Ocr page = options(two_words());
+  files().remove("page.txt");
+  context_.stop.request_stop();
   EXPECT_THROW(actions::ocr(context_, page), Cancelled);
+  EXPECT_FALSE(files().info("page.txt"));
+}
+
+TEST_F(Ocr, LooksAtTheStopTokenWhileItReads) {
+  // Of all who ask for the token, only tesseract's gets one that is triggered: so it is tesseract that stops.
+  class OneToken : public TestContext {
+   public:
+    OneToken(nats::Connection& connection, int triggered) : TestContext(connection), triggered_(triggered) {}
+    std::stop_token stop_token() const override {
+      std::stop_source source;
+      if (++asked == triggered_) source.request_stop();
+      return source.get_token();
+    }
+    mutable int asked = 0;
+
+   private:
+    const int triggered_;
+  };
+  OneToken undisturbed(*connection_, 0);
+  actions::ocr(undisturbed, options(two_words()));
+  EXPECT_EQ(words(get("page.txt")), (std::vector<std::string>{"hello", "world"}));
+  int stopped_within = 0;
+  for (int i = 1; i <= undisturbed.asked; ++i) {
+    OneToken context(*connection_, i);
+    const std::string unread = message_of<PermanentError>([&] {
+      try {
+        actions::ocr(context, options(two_words()));
+        ADD_FAILURE() << "nobody looked at token " << i;
+      } catch (const Cancelled&) {
+      }
+    });
+    if (unread.starts_with("tesseract cannot read")) ++stopped_within;
+  }
+  EXPECT_EQ(stopped_within, 1);
 }
 
 TEST_F(Ocr, AsksNoModelUnlessItIsTold) {
@@ -793,9 +825,29 @@ TEST_F(Speak, SpeaksInSeveralThreadsAtATime) {
 }
 
 TEST_F(Speak, StopsInTheMiddleWhenToldTo) {
-  const actions::Speak call = options(kSentence);
-  context_.stop.request_stop();
-  EXPECT_THROW(speak(call), Cancelled);
+  class StopsLater : public TestContext {
+   public:
+    StopsLater(nats::Connection& connection, int at) : TestContext(connection), at_(at) {}
+    std::stop_token stop_token() const override {
+      if (++asked == at_) stop_.request_stop();
+      return stop_.get_token();
+    }
+    mutable int asked = 0;
+
+   private:
+    const int at_;
+    mutable std::stop_source stop_;
+  };
+  // It looks at the token before each piece that it reads from espeak-ng, the last of which is the end.
+  const actions::Speak call = options(read_file(kSamples / "sample.txt"));
+  StopsLater undisturbed(*connection_, 0);
+  actions::speak(undisturbed, call);
+  ASSERT_GT(undisturbed.asked, 4);
+  files().remove("page.pcm");
+  StopsLater stopped(*connection_, 4);
+  EXPECT_THROW(actions::speak(stopped, call), Cancelled);
+  EXPECT_EQ(stopped.asked, 4) << "it went on";
+  EXPECT_FALSE(files().info("page.pcm"));
 }
 
 TEST_F(Speak, GivesAProgramItsTextAndValuesAndLeavesOutWhatIsAbsent) {
@@ -1059,6 +1111,30 @@ TEST_F(Wav, MoreThanFourGibibytesBecomeAnRf64AndNoLess) {
     EXPECT_TRUE(wav.ends_with(samples));
     EXPECT_EQ(decode(wav).info.frames, 1000);
   }
+}
+
+TEST_F(Wav, WhatLiesBeyondFourGibibytesCanBeRead) {
+  const TempFolder folder;
+  const std::filesystem::path path = folder.path() / "large.wav";
+  const std::vector<std::int16_t> samples = ramp(7, 1000);
+  constexpr sf_count_t kHole = (sf_count_t{1} << 31) + 12'345;  // samples; the file is sparse
+  actions::SoundFile file = actions::create_wav(path, {22050, 1, SF_FORMAT_PCM_16}, 2 * kHole + 2000);
+  ASSERT_EQ(sf_seek(file.get(), kHole, SEEK_SET), kHole);
+  actions::append_samples(file.get(), bytes_of(samples_of(samples)));
+  file.reset();
+  ASSERT_GT(std::filesystem::file_size(path), std::uintmax_t{1} << 32);
+
+  SF_INFO info{};
+  const actions::SoundFile read(sf_open(path.c_str(), SFM_READ, &info));
+  ASSERT_TRUE(read) << sf_strerror(nullptr);
+  EXPECT_EQ(info.frames, kHole + 1000);
+  ASSERT_EQ(sf_seek(read.get(), -1001, SEEK_END), kHole - 1);
+  std::vector<std::int16_t> last(1002);
+  ASSERT_EQ(sf_readf_short(read.get(), last.data(), 1002), 1001);
+  last.pop_back();
+  std::vector<std::int16_t> expected{0};
+  expected.insert(expected.end(), samples.begin(), samples.end());
+  EXPECT_TRUE(last == expected);
 }
 
 TEST_F(Wav, StopsWhenToldTo) {
