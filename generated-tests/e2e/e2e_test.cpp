@@ -119,7 +119,7 @@ TEST_F(PdfToAudio, AFileThatIsNoPdfFailsWithAReasonAndTheOthersGoOn) {
   const std::string good = post(up, book());
   const std::string bad = post(up, noise);
   const std::string truncated = post(up, book().substr(0, 300));
-  // Its first page is whole, and on its way to the others when the second turns out to be missing.
+  // The first page is whole, what is on the second is not in the file.
   const std::string half = post(up, book().substr(0, book().find("8 0 obj") + 140));
 
   for (const std::string& workflow : {bad, truncated, half}) {
