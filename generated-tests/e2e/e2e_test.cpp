@@ -119,13 +119,17 @@ TEST_F(PdfToAudio, AFileThatIsNoPdfFailsWithAReasonAndTheOthersGoOn) {
   const std::string good = post(up, book());
   const std::string bad = post(up, noise);
   const std::string truncated = post(up, book().substr(0, 300));
+  // The first page is whole, what is on the second is not in the file.
+  const std::string half = post(up, book().substr(0, book().find("8 0 obj") + 140));
 
-  for (const std::string& workflow : {bad, truncated}) {
+  for (const std::string& workflow : {bad, truncated, half}) {
     const nlohmann::json status = finished(up.api(), workflow);
     EXPECT_EQ(status.at("state"), "failed") << status.dump();
     ASSERT_FALSE(status.at("failures").empty()) << status.dump();
     EXPECT_EQ(status["failures"][0].at("stage"), "pdf-to-png");
-    EXPECT_FALSE(status["failures"][0].at("reason").get<std::string>().empty());
+    const auto reason = status["failures"][0].at("reason").get<std::string>();
+    EXPECT_FALSE(reason.empty());
+    EXPECT_EQ(reason.starts_with("page 2 of the PDF"), workflow == half) << reason;
     EXPECT_EQ(get(up.api(), workflow + "/audio").status, 404);
   }
   // An empty body is refused at the door, or fails like the others.

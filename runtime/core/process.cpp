@@ -148,11 +148,12 @@ class Child {
     ::posix_spawn_file_actions_destroy(&actions);
     if (error == 0) return;
     pid_ = -1;
-    if (error == ENOENT) throw PermanentError("no such program: " + arguments[0]);
-    if (error == EAGAIN || error == ENOMEM) {
-      throw TransientError("cannot start the program " + arguments[0] + ": " + std::strerror(error));
+    const std::string what = "cannot start the program " + arguments[0] + ": " + std::strerror(error);
+    if (error == ENOENT || error == ENOTDIR || error == EACCES || error == ENOEXEC) {
+      throw ConfigError(what + "; install it or change the setting that names it");
     }
-    throw PermanentError("cannot start the program " + arguments[0] + ": " + std::strerror(error));
+    if (error == EAGAIN || error == ENOMEM) throw TransientError(what);
+    throw PermanentError(what);
   }
   ~Child() {
     if (pid_ > 0) reap();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/json_text.hpp"
 #include "pipegen/json.hpp"
 #include "pipegen/log.hpp"
 
@@ -78,7 +79,7 @@ std::string status_value(const StatusEntry& entry) {
   out.field("at", entry.at);
   out.field("event", entry.event);
   out.field("produced", entry.produced);
-  if (entry.state == "failed") out.field("reason", entry.reason);
+  if (entry.state == "failed") out.field("reason", json::repaired_utf8(entry.reason));
   if (!entry.result_event.empty()) {
     out.key("result");
     out.begin_object();

@@ -16,7 +16,8 @@ using nlohmann::json;
 std::string ask(Context& context, const Ocr& options, const std::string& task,
                 const std::optional<std::string>& instructions, const std::string& text) {
   if (options.chat_url.empty()) {
-    throw ConfigError("the upload asks for a language model, but no chat_url is set for this service");
+    // Not a ConfigError: that would hold up the uploads that ask for nothing of the kind.
+    throw PermanentError("the upload asks for a language model, but no chat_url is set for this service");
   }
   json request = {{"messages",
                    {{{"role", "system"}, {"content", instructions ? task + "\n" + *instructions : task}},
@@ -35,6 +36,8 @@ std::string ask(Context& context, const Ocr& options, const std::string& task,
   const int status = response.status;
   if (status != 200) {
     const std::string what = "the chat endpoint answered with status " + std::to_string(status);
+    // What a proxy or the endpoint itself says while it is away or has too much to do.
+    if (status == 429 || status == 502 || status == 503 || status == 504) throw Unavailable(what);
     // These say that the request is at fault; anything else may pass, or be a setting that somebody mends.
     if (status == 400 || status == 413 || status == 422) throw PermanentError(what);
     throw TransientError(what);

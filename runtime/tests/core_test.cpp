@@ -1266,8 +1266,6 @@ TEST(Process, WhatCannotRunIsAPermanentError) {
       return error.what();
     }
   };
-  EXPECT_EQ(message({"no-such-program-at-all"}), "no such program: no-such-program-at-all");
-  EXPECT_EQ(message({"/dev/null"}), "cannot start the program /dev/null: Permission denied");
   EXPECT_EQ(message({"true"}, {.directory = "/no/such/folder"}),
             "the program true cannot run in /no/such/folder: no such folder");
   EXPECT_EQ(message({"sh", "-c", "yes; true"}, {.max_output = 1 << 20}),
@@ -1276,6 +1274,28 @@ TEST(Process, WhatCannotRunIsAPermanentError) {
   EXPECT_NE(message({"echo", "a\0b"s}), "no error");
   EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1) << "a zombie is left";
   EXPECT_EQ(errno, ECHILD);
+}
+
+TEST(Process, AProgramThatIsNotInstalledIsTheFaultOfTheSettings) {
+  const auto message = [](const std::string& program) -> std::string {
+    try {
+      run_program({program});
+      return "no error";
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+  };
+  const TempFolder folder;
+  const std::filesystem::path script = folder.path() / "script";
+  std::ofstream(script) << "#!/no/such/interpreter\n";
+  std::filesystem::permissions(script, std::filesystem::perms::owner_all);
+  EXPECT_EQ(message("no-such-program-at-all"),
+            "cannot start the program no-such-program-at-all: No such file or directory; install it or change the "
+            "setting that names it");
+  for (const std::string& program : {std::string("/no/such/folder/program"), script.string()}) {
+    EXPECT_TRUE(message(program).starts_with("cannot start the program " + program + ": No such file")) << program;
+  }
+  EXPECT_TRUE(message("/dev/null").starts_with("cannot start the program /dev/null: Permission denied"));
 }
 
 TEST(Process, ItRunsInItsFolderWithoutTheCallersDescriptors) {

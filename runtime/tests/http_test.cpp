@@ -877,6 +877,15 @@ TEST_F(IngestTest, TellsTheStatusAndServesTheResultWithRanges) {
   EXPECT_EQ(http.Get(path + "/audio", {{"Range", "bytes=0-1"}, {"If-Range", "\"other\""}})->status, 200);
 }
 
+TEST(StatusValue, AReasonThatIsNoUtf8IsMended) {
+  http::StatusEntry failed;
+  failed.state = "failed";
+  failed.at = now();
+  failed.reason = "half a caf\xC3";
+  const std::string value = http::status_value(failed);
+  EXPECT_NE(value.find("\"reason\":\"half a caf\xEF\xBF\xBD\""), std::string::npos) << value;
+}
+
 TEST_F(IngestTest, TellsWhyAWorkflowFailed) {
   auto http = client();
   const std::string workflow = member(http.Post("/documents", "%PDF", "application/pdf")->body, "workflow_id");

@@ -3,6 +3,7 @@
 #include <httplib.h>
 #include <leptonica/allheaders.h>
 #include <sndfile.h>
+#include <zlib.h>
 
 #include <atomic>
 #include <chrono>
@@ -16,6 +17,7 @@
 #include <set>
 #include <thread>
 
+#include "http/status.hpp"
 #include "media/wav_file.hpp"
 #include "pipegen/actions/ocr.hpp"
 #include "pipegen/actions/render_pdf.hpp"
@@ -25,6 +27,7 @@
 #include "pipegen/process.hpp"
 #include "support/nats_server.hpp"
 #include "support/test_context.hpp"
+#include "worker/worker.hpp"
 
 namespace pipegen {
 namespace {
@@ -53,7 +56,7 @@ bool is_installed(const std::string& program) {
   try {
     run_program({program, "--version"});
     return true;
-  } catch (const PermanentError&) {
+  } catch (const ConfigError&) {
     return false;
   }
 }
@@ -237,7 +240,7 @@ TEST_F(RenderPdf, RefusesADocumentThatIsCutOff) {
   EXPECT_NE(refusal(pdf.substr(0, 300)), "");
   // Its second page is in the table of pages, but what is on it is not in the file.
   const std::string message = refusal(pdf.substr(0, pdf.find("8 0 obj") + 140));
-  EXPECT_NE(message, "") << "a page that is not there was given out as blank";
+  EXPECT_TRUE(message.starts_with("page 2 of the PDF")) << message;
 }
 
 TEST_F(RenderPdf, RefusesADocumentThatNeedsAPassword) {
@@ -259,6 +262,25 @@ TEST_F(RenderPdf, RefusesAPageThatIsTooLargeAndNamesIt) {
   EXPECT_EQ(refusal(pages_of({kBlackSquare}), {.pdf = {}, .dpi = 72, .max_pixels = 10'000}), "");
 }
 
+TEST_F(RenderPdf, LooksAtTheSizesBeforeItGivesTheFirstPage) {
+  const std::string content = " /Parent 2 0 R /Contents 5 0 R >>";
+  const ObjectRef pdf = put(
+      "document.pdf", pdf_of({"<< /Type /Catalog /Pages 2 0 R >>", "<< /Type /Pages /Count 2 /Kids [3 0 R 4 0 R] >>",
+                              "<< /Type /Page /MediaBox [0 0 100 100]" + content,
+                              "<< /Type /Page /MediaBox [0 0 100 101]" + content, kBlackSquare}));
+  const auto refused = [&](const actions::RenderPdf& options) {
+    int pages = 0;
+    const std::string message =
+        message_of<PermanentError>([&] { actions::render_pdf(context_, options, [&](const Page&) { ++pages; }); });
+    EXPECT_EQ(pages, message.empty() ? 2 : 0);
+    return message;
+  };
+  EXPECT_EQ(refused({.pdf = pdf, .dpi = 72, .max_pixels = 10'000}),
+            "page 2 of the PDF is too large: 100 x 101 pixels at 72 dpi");
+  EXPECT_EQ(refused({.pdf = pdf, .dpi = 72, .max_pages = 1}), "the PDF has 2 pages, more than the 1 that are taken");
+  EXPECT_EQ(refused({.pdf = pdf, .dpi = 72, .max_pages = 2}), "");
+}
+
 TEST_F(RenderPdf, RefusesADamagedPageThatComesOutBlankAndNamesIt) {
   const std::string damaged = stream_of("this is not what zlib makes", "/Filter /FlateDecode ");
   std::vector<std::int32_t> seen;
@@ -269,6 +291,108 @@ TEST_F(RenderPdf, RefusesADamagedPageThatComesOutBlankAndNamesIt) {
   EXPECT_EQ(seen, std::vector<std::int32_t>{1});
   // The complaints about one document do not make the blank page of the next one suspect.
   EXPECT_TRUE(render(pages_of({kNothing})).at(0).blank);
+}
+
+TEST_F(RenderPdf, RefusesAPageThatLostAPartOfWhatIsOnItAndNamesIt) {
+  const std::string rule = "0 g 10 10 80 1 re f ";
+  std::string squares;
+  for (int i = 0; i < 500; ++i) squares += std::to_string(i % 83) + " " + std::to_string(i % 71) + " 3 3 re f\n";
+  std::string packed(squares.size() + 64, '\0');
+  uLongf size = packed.size();
+  ASSERT_EQ(compress(reinterpret_cast<Bytef*>(packed.data()), &size, reinterpret_cast<const Bytef*>(squares.data()),
+                     squares.size()),
+            Z_OK);
+  packed.resize(size);
+  ASSERT_EQ(refusal(pages_of({stream_of(packed, "/Filter /FlateDecode ")})), "");
+  const std::map<std::string, std::string> damaged{
+      {"No font in show", stream_of(rule + "BT /Lost 12 Tf 10 50 Td (Hello) Tj ET")},
+      {"XObject 'Lost' is unknown", stream_of(rule + "/Lost Do")},
+      {"Unexpected end of file in flate stream", stream_of(packed.substr(0, size / 2), "/Filter /FlateDecode ")},
+  };
+  for (const auto& [complaint, page] : damaged) {
+    const std::string message = refusal(pages_of({kBlackSquare, page}));
+    EXPECT_TRUE(message.starts_with("page 2 of the PDF is damaged, a part of it cannot be seen: ")) << message;
+    EXPECT_NE(message.find(complaint), std::string::npos) << message;
+  }
+  // A flaw that costs nothing is none of the sender's business.
+  EXPECT_EQ(refusal(pages_of({stream_of(rule + "frobnicate")})), "");
+}
+
+TEST_F(RenderPdf, ABrokenSecondPageEndsTheWorkflowAsFailedAlthoughTheGroupWaitsForIt) {
+  Topology topology;
+  topology.streams = {{.name = "PDFS", .subjects = {"pdf.>"}, .retention = Retention::kWorkQueue},
+                      {.name = "PAGES", .subjects = {"page.>"}, .retention = Retention::kWorkQueue},
+                      {.name = "BOOKS_DLQ", .subjects = {"dlq.books.>"}}};
+  topology.object_buckets = {{.schema_name = "FILES", .name = "FILES"}};
+  topology.key_values = {{.schema_name = "BOOKS_STATUS", .name = "BOOKS_STATUS"},
+                         {.schema_name = "BOOKS_STATE", .name = "BOOKS_STATE"}};
+  nats::ensure(*connection_, topology);
+  Stage render;
+  render.pipeline = "books";
+  render.name = "render";
+  render.section = "render_service";
+  render.topology = topology;
+  render.stream = "PDFS";
+  render.durable = "render-workers";
+  render.filter_subject = "pdf.a";
+  render.event = "Pdf";
+  render.dead_letter_stream = "BOOKS_DLQ";
+  render.dead_letter_subject = "dlq.books.render";
+  render.status_bucket = "BOOKS_STATUS";
+  Stage join = render;
+  render.handle = [](std::string_view payload, Context& context, Outbox& outbox) {
+    actions::render_pdf(context, {.pdf = at(std::string(payload)), .dpi = 72}, [&](const Page& page) {
+      outbox.publish({.event = "Page", .subject = "page.a", .payload = std::to_string(page.number)});
+    });
+  };
+  join.name = "join";
+  join.section = "join_service";
+  join.stream = "PAGES";
+  join.durable = "join-workers";
+  join.filter_subject = "page.a";
+  join.event = "Page";
+  join.dead_letter_subject = "dlq.books.join";
+  join.collect = Collect{.state_bucket = "BOOKS_STATE",
+                         .item =
+                             [](std::string_view payload) {
+                               Collect::Item item;
+                               item.group = "job";
+                               item.index = std::stoi(std::string(payload));
+                               item.count = 2;
+                               return item;
+                             },
+                         .handle = [](const auto&, Context&, Outbox&) { FAIL() << "there is no second page"; }};
+
+  put("broken.pdf", pages_of({kBlackSquare, stream_of("this is not what zlib makes", "/Filter /FlateDecode ")}));
+  KeyValue entries(*connection_, "BOOKS_STATUS");
+  http::StatusEntry accepted;
+  accepted.state = "done";
+  accepted.at = now();
+  accepted.produced["Pdf"] = 1;
+  entries.put(http::status_key("job", http::kIngestStage, "m"), http::status_value(accepted));
+  connection_->publish("pdf.a", "broken.pdf", "m", {{"Pipegen-Workflow-Id", "job"}});
+
+  Metrics metrics;
+  worker::Worker renderer(*connection_, render, Settings(), metrics);
+  worker::Worker joiner(*connection_, join, Settings(), metrics);
+  renderer.start();
+  joiner.start();
+  const auto status = [&] {
+    return http::summarize(
+        http::read_status(entries, "job"),
+        {{.name = "render", .consumes = "Pdf"}, {.name = "join", .consumes = "Page", .collects = true}}, "Book");
+  };
+  const auto patience = std::chrono::steady_clock::now() + 60s;
+  while (status().state == http::WorkflowStatus::State::kRunning && std::chrono::steady_clock::now() < patience) {
+    std::this_thread::sleep_for(10ms);
+  }
+  EXPECT_EQ(status().state, http::WorkflowStatus::State::kFailed);
+  const auto failures = status().failures;
+  ASSERT_EQ(failures.size(), 1u);
+  EXPECT_EQ(failures[0].stage, "render");
+  EXPECT_TRUE(failures[0].reason.starts_with("page 2 of the PDF is damaged")) << failures[0].reason;
+  renderer.stop();
+  joiner.stop();
 }
 
 TEST_F(RenderPdf, StopsBetweenPagesWhenToldTo) {
@@ -444,12 +568,44 @@ TEST_F(Ocr, RefusesWhatIsNoImageAndALanguageThatIsNotThere) {
 }
 
 TEST_F(Ocr, GivesUpWhenToldTo) {
-  actions::Ocr page = options(pages().at(0));
-  std::jthread stopper([&] {
-    std::this_thread::sleep_for(50ms);  // the page takes a second
-    context_.stop.request_stop();
-  });
+  const actions::Ocr page = options(two_words());
+  files().remove("page.txt");
+  context_.stop.request_stop();
   EXPECT_THROW(actions::ocr(context_, page), Cancelled);
+  EXPECT_FALSE(files().info("page.txt"));
+}
+
+TEST_F(Ocr, LooksAtTheStopTokenWhileItReads) {
+  // Of all who ask for the token, only tesseract's gets one that is triggered: so it is tesseract that stops.
+  class OneToken : public TestContext {
+   public:
+    OneToken(nats::Connection& connection, int triggered) : TestContext(connection), triggered_(triggered) {}
+    std::stop_token stop_token() const override {
+      std::stop_source source;
+      if (++asked == triggered_) source.request_stop();
+      return source.get_token();
+    }
+    mutable int asked = 0;
+
+   private:
+    const int triggered_;
+  };
+  OneToken undisturbed(*connection_, 0);
+  actions::ocr(undisturbed, options(two_words()));
+  EXPECT_EQ(words(get("page.txt")), (std::vector<std::string>{"hello", "world"}));
+  int stopped_within = 0;
+  for (int i = 1; i <= undisturbed.asked; ++i) {
+    OneToken context(*connection_, i);
+    const std::string unread = message_of<PermanentError>([&] {
+      try {
+        actions::ocr(context, options(two_words()));
+        ADD_FAILURE() << "nobody looked at token " << i;
+      } catch (const Cancelled&) {
+      }
+    });
+    if (unread.starts_with("tesseract cannot read")) ++stopped_within;
+  }
+  EXPECT_EQ(stopped_within, 1);
 }
 
 TEST_F(Ocr, AsksNoModelUnlessItIsTold) {
@@ -495,7 +651,8 @@ TEST_F(Ocr, TellsAnEndpointThatAnswersBadlyFromOneThatIsAway) {
   auto chat = std::make_unique<ChatServer>();
   actions::Ocr page = options(two_words());
   page.summary = true;
-  EXPECT_NE(message_of<ConfigError>([&] { actions::ocr(context_, page); }).find("chat_url"), std::string::npos);
+  EXPECT_NE(message_of<PermanentError>([&] { actions::ocr(context_, page); }).find("chat_url"), std::string::npos)
+      << "one upload that asks for what this service has not must not hold up the others";
   page.chat_url = chat->url();
   chat->status = 500;
   EXPECT_THROW(actions::ocr(context_, page), TransientError);
@@ -503,6 +660,11 @@ TEST_F(Ocr, TellsAnEndpointThatAnswersBadlyFromOneThatIsAway) {
   EXPECT_THROW(actions::ocr(context_, page), TransientError);
   chat->status = 400;
   EXPECT_THROW(actions::ocr(context_, page), PermanentError);
+  for (const int away : {429, 502, 503, 504}) {
+    chat->status = away;
+    const std::string message = message_of<Unavailable>([&] { actions::ocr(context_, page); });
+    EXPECT_NE(message.find(std::to_string(away)), std::string::npos) << away << ": " << message;
+  }
   chat.reset();
   EXPECT_THROW(actions::ocr(context_, page), Unavailable);
 }
@@ -513,16 +675,18 @@ std::string samples_of(const std::vector<std::int16_t>& samples) {
   return {reinterpret_cast<const char*>(samples.data()), samples.size() * 2};
 }
 
-/// A WAV as other programs make it.
-std::string wav_of(const std::vector<std::int16_t>& samples, int rate = 22050, int channels = 1) {
+/// A WAV (or another sound) as other programs make it.
+std::string wav_of(const std::vector<std::int16_t>& samples, int rate = 22050, int channels = 1,
+                   int format = SF_FORMAT_WAV | SF_FORMAT_PCM_16) {
   const TempFolder folder;
   const std::filesystem::path path = folder.path() / "part.wav";
   SF_INFO info{};
   info.samplerate = rate;
   info.channels = channels;
-  info.format = SF_FORMAT_WAV | SF_FORMAT_PCM_16;
+  info.format = format;
   SNDFILE* file = sf_open(path.c_str(), SFM_WRITE, &info);
-  sf_write_raw(file, samples.data(), static_cast<sf_count_t>(samples.size() * 2));
+  if (file == nullptr) throw std::runtime_error(sf_strerror(nullptr));
+  sf_write_short(file, samples.data(), static_cast<sf_count_t>(samples.size()));
   sf_close(file);
   return read_file(path);
 }
@@ -634,9 +798,29 @@ TEST_F(Speak, SpeaksInSeveralThreadsAtATime) {
 }
 
 TEST_F(Speak, StopsInTheMiddleWhenToldTo) {
-  const actions::Speak call = options(kSentence);
-  context_.stop.request_stop();
-  EXPECT_THROW(speak(call), Cancelled);
+  class StopsLater : public TestContext {
+   public:
+    StopsLater(nats::Connection& connection, int at) : TestContext(connection), at_(at) {}
+    std::stop_token stop_token() const override {
+      if (++asked == at_) stop_.request_stop();
+      return stop_.get_token();
+    }
+    mutable int asked = 0;
+
+   private:
+    const int at_;
+    mutable std::stop_source stop_;
+  };
+  // It looks at the token before each piece that it reads from espeak-ng, the last of which is the end.
+  const actions::Speak call = options(read_file(kSamples / "sample.txt"));
+  StopsLater undisturbed(*connection_, 0);
+  actions::speak(undisturbed, call);
+  ASSERT_GT(undisturbed.asked, 4);
+  files().remove("page.pcm");
+  StopsLater stopped(*connection_, 4);
+  EXPECT_THROW(actions::speak(stopped, call), Cancelled);
+  EXPECT_EQ(stopped.asked, 4) << "it went on";
+  EXPECT_FALSE(files().info("page.pcm"));
 }
 
 TEST_F(Speak, GivesAProgramItsTextAndValuesAndLeavesOutWhatIsAbsent) {
@@ -711,7 +895,7 @@ TEST_F(Speak, TellsHowAProgramFailed) {
   call.program = {script("exit 0\n"), "{output}"};
   EXPECT_THROW(speak(call), TransientError) << "it did not write the file";
   call.program = {(scripts() / "nothing").string()};
-  EXPECT_THROW(speak(call), PermanentError);
+  EXPECT_THROW(speak(call), ConfigError) << "whoever installs it finds the page waiting";
   call.engine = "gramophone";
   EXPECT_THROW(speak(call), ConfigError);
 }
@@ -823,15 +1007,67 @@ TEST_F(Wav, JoiningNamesThePartThatDoesNotFit) {
             std::string::npos);
 }
 
-TEST_F(Wav, APartWithoutSamplesFitsToEverything) {
+TEST_F(Wav, JoiningRefusesWhatCannotBeCopiedAsItIs) {
+  const std::string good = wav_of(ramp(0, 1000));
+  const std::map<std::string, int> others{{"AIFF", SF_FORMAT_AIFF | SF_FORMAT_PCM_16},
+                                          {"AU", SF_FORMAT_AU | SF_FORMAT_PCM_16},
+                                          {"RIFX", SF_ENDIAN_BIG | SF_FORMAT_WAV | SF_FORMAT_PCM_16},
+                                          {"ADPCM", SF_FORMAT_WAV | SF_FORMAT_IMA_ADPCM},
+                                          {"GSM", SF_FORMAT_WAV | SF_FORMAT_GSM610}};
+  for (const auto& [name, format] : others) {
+    const std::string other = wav_of(ramp(0, 1000), 22050, 1, format);
+    const std::string message = message_of<PermanentError>([&] { concat({good, other}); });
+    EXPECT_TRUE(message.starts_with("part-2.wav is not a WAV file of plain samples")) << name << ": " << message;
+    EXPECT_NE(message_of<PermanentError>([&] { concat({other, other}); }), "") << name;
+    // Also one without samples: it may say what the joined file is like.
+    EXPECT_NE(message_of<PermanentError>([&] { concat({wav_of({}, 22050, 1, format)}); }), "") << name;
+  }
+  for (const int format : {SF_FORMAT_WAVEX, SF_FORMAT_RF64}) {
+    const std::string other = wav_of(ramp(7, 1000), 22050, 1, format | SF_FORMAT_PCM_16);
+    std::vector<std::int16_t> expected = ramp(0, 1000), more = ramp(7, 1000);
+    expected.insert(expected.end(), more.begin(), more.end());
+    EXPECT_TRUE(decode(concat({good, other})).samples == expected) << format;
+  }
+}
+
+TEST_F(Wav, HalfASampleAtTheEndOfAPartDoesNotShiftTheNext) {
+  const std::vector<std::int16_t> first = ramp(0, 1000), second = ramp(7, 1000);
+  for (const int type : {SF_FORMAT_WAV, SF_FORMAT_RF64}) {
+    const std::string whole = wav_of(first, 22050, 1, type | SF_FORMAT_PCM_16);
+    std::vector<std::int16_t> expected(first.begin(), first.end() - 50);
+    expected.insert(expected.end(), second.begin(), second.end());
+    const std::string cut = whole.substr(0, whole.size() - 99);
+    EXPECT_TRUE(decode(concat({cut, wav_of(second)})).samples == expected) << type;
+  }
+}
+
+TEST_F(Wav, APartWithoutSamplesFitsToEverythingAndBecomesASilence) {
   const std::string empty = wav_of({}, 16'000);
-  const std::vector<std::int16_t> samples = ramp(0, 10);
-  const Decoded all = decode(concat({empty, wav_of(samples), empty}));
-  EXPECT_EQ(all.info.samplerate, 22050);
-  EXPECT_EQ(all.samples, samples);
+  const std::vector<std::int16_t> samples = ramp(1, 10);
+  const Decoded all = decode(concat({empty, empty, wav_of(samples, 24'000), empty, wav_of(samples, 24'000)}));
+  const std::size_t silence = 24'000 * 7 / 10;
+  std::vector<std::int16_t> expected(2 * silence);
+  expected.insert(expected.end(), samples.begin(), samples.end());
+  expected.insert(expected.end(), silence, 0);
+  expected.insert(expected.end(), samples.begin(), samples.end());
+  EXPECT_EQ(all.info.samplerate, 24'000);
+  EXPECT_TRUE(all.samples == expected) << all.samples.size();
+
   const Decoded nothing = decode(concat({empty, empty}));
   EXPECT_EQ(nothing.info.samplerate, 16'000);
-  EXPECT_EQ(nothing.info.frames, 0);
+  EXPECT_TRUE(nothing.samples == std::vector<std::int16_t>(2 * 16'000 * 7 / 10)) << nothing.samples.size();
+}
+
+TEST_F(Wav, ASilenceIsSilentInEveryEncodingAndAsManyChannels) {
+  for (const int encoding : {SF_FORMAT_PCM_U8, SF_FORMAT_PCM_24, SF_FORMAT_PCM_32, SF_FORMAT_FLOAT, SF_FORMAT_DOUBLE}) {
+    const std::vector<std::int16_t> samples{512, 1024, 2048, 4096};
+    const std::string part = wav_of(samples, 8000, 2, SF_FORMAT_WAV | encoding);
+    const Decoded all = decode(concat({part, wav_of({}), part}));
+    ASSERT_EQ(all.info.frames, 2 + 8000 * 7 / 10 + 2) << encoding;
+    const std::vector<std::int16_t> silence(all.samples.begin() + 4, all.samples.end() - 4);
+    EXPECT_TRUE(silence == std::vector<std::int16_t>(silence.size())) << encoding;
+    EXPECT_EQ(std::vector<std::int16_t>(all.samples.end() - 4, all.samples.end()), decode(part).samples) << encoding;
+  }
 }
 
 TEST_F(Wav, MoreThanFourGibibytesBecomeAnRf64AndNoLess) {
@@ -848,6 +1084,30 @@ TEST_F(Wav, MoreThanFourGibibytesBecomeAnRf64AndNoLess) {
     EXPECT_TRUE(wav.ends_with(samples));
     EXPECT_EQ(decode(wav).info.frames, 1000);
   }
+}
+
+TEST_F(Wav, WhatLiesBeyondFourGibibytesCanBeRead) {
+  const TempFolder folder;
+  const std::filesystem::path path = folder.path() / "large.wav";
+  const std::vector<std::int16_t> samples = ramp(7, 1000);
+  constexpr sf_count_t kHole = (sf_count_t{1} << 31) + 12'345;  // samples; the file is sparse
+  actions::SoundFile file = actions::create_wav(path, {22050, 1, SF_FORMAT_PCM_16}, 2 * kHole + 2000);
+  ASSERT_EQ(sf_seek(file.get(), kHole, SEEK_SET), kHole);
+  actions::append_samples(file.get(), bytes_of(samples_of(samples)));
+  file.reset();
+  ASSERT_GT(std::filesystem::file_size(path), std::uintmax_t{1} << 32);
+
+  SF_INFO info{};
+  const actions::SoundFile read(sf_open(path.c_str(), SFM_READ, &info));
+  ASSERT_TRUE(read) << sf_strerror(nullptr);
+  EXPECT_EQ(info.frames, kHole + 1000);
+  ASSERT_EQ(sf_seek(read.get(), -1001, SEEK_END), kHole - 1);
+  std::vector<std::int16_t> last(1002);
+  ASSERT_EQ(sf_readf_short(read.get(), last.data(), 1002), 1001);
+  last.pop_back();
+  std::vector<std::int16_t> expected{0};
+  expected.insert(expected.end(), samples.begin(), samples.end());
+  EXPECT_TRUE(last == expected);
 }
 
 TEST_F(Wav, StopsWhenToldTo) {

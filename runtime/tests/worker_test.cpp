@@ -312,6 +312,26 @@ TEST_F(WorkerTest, APermanentErrorDeadLettersAtOnceWithItsReason) {
   EXPECT_NE(entry->value.find("password"), std::string::npos) << entry->value;
 }
 
+TEST_F(WorkerTest, AReasonThatIsNoUtf8StopsNobodyAndIsReadable) {
+  Tally tally;
+  auto stage = make_stage([&](std::string_view payload, Context&, Outbox&) {
+    tally.add(payload);
+    if (payload == "bad") throw TransientError("half a caf\xC3");
+  });
+  stage.concurrency = 1;
+  stage.max_deliver = 1;
+  auto worker = start(stage);
+  send("bad");
+  send("good");
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(tally.of("good"), 1);
+  EXPECT_EQ(tally.of("bad"), 1);
+  ASSERT_EQ(stored("TEST_DLQ"), 1u);
+  const auto entry = KeyValue(connection_, "TEST_STATUS").get("job.work.id-0");
+  ASSERT_TRUE(entry.has_value());
+  EXPECT_NE(entry->value.find("\"reason\":\"half a caf\xEF\xBF\xBD\""), std::string::npos) << entry->value;
+}
+
 TEST_F(WorkerTest, AMessageThatJustFitsTheServerCanStillBeDeadLettered) {
   auto worker = start(make_stage([](std::string_view, Context&, Outbox&) { throw PermanentError("no"); }));
   const auto limit = static_cast<std::size_t>(connection_.max_payload());
@@ -376,6 +396,30 @@ TEST_F(WorkerTest, WhatIsAwayHoldsTheWorkerAndBlamesNoMessage) {
   EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
   EXPECT_EQ(metric("pipegen_held", R"(,what="message")"), 0);
   EXPECT_EQ(metric("pipegen_pending"), 0);
+}
+
+TEST_F(WorkerTest, AWrongSettingHoldsTheWorkerAndBlamesNoMessage) {
+  std::atomic<bool> wrong = true;
+  std::atomic<int> refusals = 0;
+  Tally done;
+  auto stage = make_stage([&](std::string_view payload, Context&, Outbox&) {
+    if (wrong) {
+      ++refusals;
+      throw ConfigError("work_service.engine must be one that exists");
+    }
+    done.add(payload);
+  });
+  stage.max_deliver = 2;
+  auto worker = start(stage);
+  send("x");
+  ASSERT_TRUE(eventually([&] { return refusals > 3; }));
+  EXPECT_FALSE(worker->readiness().ready);
+  EXPECT_EQ(worker->readiness().reason, "work_service.engine must be one that exists");
+  wrong = false;
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(done.of("x"), 1);
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+  EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
 }
 
 TEST_F(WorkerTest, AnEventThatTheStreamRefusesHoldsItsMessageUntilThereIsRoom) {

@@ -1,5 +1,6 @@
 #include "worker/status.hpp"
 
+#include "core/json_text.hpp"
 #include "pipegen/json.hpp"
 
 namespace pipegen::worker {
@@ -73,7 +74,8 @@ std::string failed_status(const Stage& stage, const std::string& reason) {
   out.key("produced");
   out.begin_object();
   out.end_object();
-  out.field("reason", shortened(reason));
+  // What a handler or a library throws may be in any encoding, or cut within a character.
+  out.field("reason", json::repaired_utf8(shortened(reason)));
   out.end_object();
   return out.take();
 }

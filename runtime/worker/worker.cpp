@@ -379,6 +379,9 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
   } catch (const Unavailable& error) {
     unavailable = error.what();
     if (unavailable.empty()) unavailable = "something is away";
+  } catch (const ConfigError& error) {
+    // No message is to blame for a setting: they wait until somebody mends it.
+    unavailable = error.what();
   } catch (const PermanentError& error) {
     failed(Outcome::Kind::kDeadLetter, class_of(error), error.what());
     errors_permanent_.add();

@@ -43,7 +43,8 @@ class Cancelled : public Error {
   using Error::Error;
 };
 
-/// The service cannot start with these settings, or against this server. Printed in one line; exit status 78.
+/// The service cannot work with these settings, or against this server. At the start: printed in one line, exit status
+/// 78. From a handler: as Unavailable, until somebody mends it, so it is not for what a single message asks for.
 class ConfigError : public Error {
  public:
   using Error::Error;

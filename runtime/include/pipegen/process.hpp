@@ -28,9 +28,9 @@ struct ProgramResult {
   std::string errors;   // the last 4 KiB of standard error
 };
 
-/// Starts the program in a process group of its own and waits. Throws PermanentError (no such program, too much
-/// output), TransientError (a file cannot be opened) or Cancelled. No descriptor but the three standard ones is
-/// inherited. Thread safe.
+/// Starts the program in a process group of its own and waits. Throws ConfigError (the program is not there or
+/// may not be run: a worker then waits until it is), PermanentError (too much output), TransientError (a file cannot be
+/// opened) or Cancelled. No descriptor but the three standard ones is inherited. Thread safe.
 ProgramResult run_program(const std::vector<std::string>& arguments, const ProgramOptions& options = {});
 
 /// What an exit status says about the message: nothing for 0, PermanentError for 65 (EX_DATAERR: the input is at

@@ -26,8 +26,9 @@ struct Ocr {
 };
 
 /// Reads the image, stores the text: empty for a blank page. One engine per thread, OpenMP held to one thread. Throws
-/// PermanentError (not an image; the chat endpoint refuses the request), TransientError (it answered badly),
-/// Unavailable (it is away), ConfigError (no such language; no chat_url), Cancelled.
+/// PermanentError (not an image; the chat endpoint refuses the request; it is needed and there is no chat_url),
+/// TransientError (it answered badly), Unavailable (it is away or overloaded), ConfigError (no such language),
+/// Cancelled.
 void ocr(Context& context, const Ocr& options);
 
 }  // namespace pipegen::actions

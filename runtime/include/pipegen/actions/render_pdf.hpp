@@ -12,6 +12,7 @@ struct RenderPdf {
   ObjectRef pdf{};
   double dpi = 200;
   std::int64_t max_pixels = 100'000'000;  // of one page
+  std::int64_t max_pages = 5'000;
 };
 
 struct Page {
@@ -22,7 +23,9 @@ struct Page {
 };
 
 /// Calls `page` for each page, in order, as it is rendered. Throws PermanentError, in words for the one who sent the
-/// file, for what is no PDF, needs a password, has no pages, is damaged, or has a page over max_pixels; Cancelled.
+/// file, for what is no PDF, needs a password, has no pages, more than max_pages or one over max_pixels (all that
+/// before the first call), for a page that is damaged so that a part of it cannot be seen; ConfigError for a dpi that
+/// is none; Cancelled.
 void render_pdf(Context& context, const RenderPdf& options, const std::function<void(const Page&)>& page);
 
 }  // namespace pipegen::actions

@@ -29,12 +29,13 @@ struct Speak {
   std::optional<double> repetition_penalty{};
   std::optional<double> temperature{};
   std::chrono::milliseconds silence{700};  // of espeak-ng, for a text without words; a program is not run for one, and
-                                           // the audio is empty, because its rate is not known
+                                           // the audio is empty, because its rate is not known (wav_concat makes a
+                                           // silence of it)
 };
 
 /// Deterministic with espeak-ng: the same text and voice give the same octets, those of `espeak-ng -v VOICE -w`. Throws
-/// PermanentError (no such voice, no such program, the program ended with 65, EX_DATAERR), TransientError (it failed in
-/// another way), ConfigError (the settings do not say what to run), Cancelled.
+/// PermanentError (no such voice, the program ended with 65, EX_DATAERR), TransientError (it failed in another way),
+/// ConfigError (the settings do not say what to run, or there is no such program), Cancelled.
 void speak(Context& context, const Speak& options);
 
 }  // namespace pipegen::actions

@@ -1,6 +1,7 @@
 // Built-in actions wav_encode and wav_concat: PCM to WAV, and many WAVs to one (libsndfile; RF64 above 4 GiB).
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <vector>
 
@@ -19,9 +20,11 @@ void wav_encode(Context& context, const WavEncode& options);
 struct WavConcat {
   std::vector<ObjectRef> wavs{};  // in order
   ObjectRef output{};
+  std::chrono::milliseconds silence{700};  // in place of a part without samples: a page without words is not lost
 };
-/// Streams; memory stays flat. Every part must have the rate, channels and sample format of the first, else
-/// PermanentError that names it; a part without samples fits to all.
+/// Streams; memory stays flat. Every part must be a WAV (also WAVEX, RF64) of PCM or floating-point samples with the
+/// rate, channels and sample format of the first, else PermanentError that names it; a part without samples fits to
+/// all.
 void wav_concat(Context& context, const WavConcat& options);
 
 }  // namespace pipegen::actions
