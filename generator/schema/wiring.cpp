@@ -97,8 +97,10 @@ void check_workflow_id(Resolution& r) {
     for (const ProducedEvent& produced : stage.produces) events.insert(produced.event);
   }
   if (r.pipeline.ingest) {
+    events.insert(r.pipeline.ingest->events.begin(), r.pipeline.ingest->events.end());
     for (const UploadSpec& upload : r.pipeline.ingest->uploads) {
       if (!upload.produces.empty()) events.insert(upload.produces);
+      if (upload.result && !upload.result->event.empty()) events.insert(upload.result->event);
     }
   }
   for (const std::string& event : events) {
