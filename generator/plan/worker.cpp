@@ -44,7 +44,7 @@ std::string setting_expression(const Stage& stage, const ActionParameter& parame
     case TypeKind::kInt64:
       return "context.settings().integer(" + name + ", " + (value.empty() ? "0" : value) + ")";
     case TypeKind::kFloat64:
-      return "context.settings().number(" + name + ", " + (value.empty() ? "0" : value) + ")";
+      return "context.settings().number(" + name + ", " + (value.empty() ? "0" : float_literal(value)) + ")";
     default:
       return "context.settings().text(" + name + ", " + cpp_string(value) + ")";
   }

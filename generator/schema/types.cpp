@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <cstdlib>
 #include <limits>
 
 #include "schema/names.hpp"
@@ -256,6 +258,12 @@ std::string number_misfit(std::string_view text, const Type& type) {
     return "";
   }
   if (!is_number(text)) return "is no number";
+  if (type.kind == TypeKind::kFloat64) {
+    const double number = std::strtod(std::string(text).c_str(), nullptr);
+    const bool is_zero = text.substr(0, text.find_first_of("eE")).find_first_of("123456789") == std::string_view::npos;
+    if (std::isinf(number)) return "is too large for float64";
+    if (number == 0 && !is_zero) return "is too small for float64";
+  }
   if (type.kind == TypeKind::kDecimal) {
     if (text.find_first_of("eE") != std::string_view::npos) return "has an exponent, which decimals have not";
     std::string_view digits = text.starts_with('-') ? text.substr(1) : text;

@@ -37,7 +37,7 @@ Inner read_inner(pipegen::json::Reader& in) {
         out.new_ = in.string();
         break;
       case 3:
-        out.order = in.float64({.min = 0.5, .max = 99});
+        out.order = in.float64({.min = 0.5, .max = 99.0});
         break;
     }
   }
