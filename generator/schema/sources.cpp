@@ -174,6 +174,14 @@ class Binder {
                       is_object ? "name a field of type object<…>" : "");
       return;
     }
+    if (is_object && field->optional) {
+      give_up(true);
+      r_.report.error(code::kMisfit, node.span,
+                      parameter_what(parameter) + " is always written, and " + in_quotes(produced_.name + "." + *name) +
+                          " is optional",
+                      "make it required: " + *name + ": " + spelled(field->type));
+      return;
+    }
     const auto [same, is_new] = by_action_.try_emplace(*name, &parameter);
     if (!is_new) {
       r_.report.error(code::kTwoSources, node.span,
