@@ -125,13 +125,12 @@ void resolve_placeholders(Resolution& r, const Node& subject, const std::vector<
 Delivery resolve_delivery(Resolution& r, const MapView& map) {
   const Node* node = map.find("delivery");
   if (node == nullptr) return Delivery::kJetStream;
-  const bool is_core = node->is_map() || (node->is_scalar() && node->text == "core");
-  if (is_core) {
+  if (node->is_map() || (node->is_scalar() && node->text == "core")) {
     r.report.error(code::kNotSupported, node->span, "delivery by core NATS is not supported yet",
-                   "remove 'delivery' to have the event stored in a stream");
-  } else {
-    r.values.choice(*node, "'delivery'", {"jetstream", "core"});
+                   "remove 'delivery' and name a 'stream' that stores the event");
+    return Delivery::kBroadcast;  // any of those that need no stream
   }
+  r.values.choice(*node, "'delivery'", {"jetstream", "core"});
   return Delivery::kJetStream;
 }
 
@@ -178,7 +177,10 @@ void resolve_event(Resolution& r, const std::string& name, const Declaration& de
                                Record{.name = event.record, .doc = {}, .fields = {}, .origin = event.origin});
   }
 
-  if (const Node* stream = map.require("stream", "write stream: JOBS, a name under 'streams:'")) {
+  const Node* stream = event.delivery == Delivery::kJetStream
+                           ? map.require("stream", "write stream: JOBS, a name under 'streams:'")
+                           : map.find("stream");
+  if (stream != nullptr) {
     if (r.find(Section::kStreams, *stream) != nullptr) {
       event.stream = stream->text;
       r.pipeline.streams.at(event.stream).events.push_back(name);
