@@ -344,7 +344,7 @@ void write(pipegen::json::Writer& out, const EverythingEvent& value) {
 
 void publish(pipegen::Outbox& outbox, EverythingEvent event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.event_id = fresh.uuid();
+  event.header.event_id = fresh.uuid("header.event_id");
   event.header.timestamp = fresh.now();
   outbox.publish({
       .event = "EverythingEvent",

@@ -280,7 +280,7 @@ void write(pipegen::json::Writer& out, const PNGCreatedEvent& value) {
 
 void publish(pipegen::Outbox& outbox, PNGCreatedEvent event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.event_id = fresh.uuid();
+  event.header.event_id = fresh.uuid("header.event_id");
   event.header.timestamp = fresh.now();
   outbox.publish({
       .event = "PNGCreatedEvent",

@@ -290,7 +290,7 @@ void write(pipegen::json::Writer& out, const TextProcessedEvent& value) {
 
 void publish(pipegen::Outbox& outbox, TextProcessedEvent event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.event_id = fresh.uuid();
+  event.header.event_id = fresh.uuid("header.event_id");
   event.header.timestamp = fresh.now();
   outbox.publish({
       .event = "TextProcessedEvent",
