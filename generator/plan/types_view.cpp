@@ -136,16 +136,12 @@ std::string subject_expression(const Pipeline& pipeline, const Event& event) {
       "outbox.settings().text(" + cpp_string("nats." + event.setting) + ", " + cpp_string(event.subject) + ")";
   if (event.placeholders.empty()) return base;
   std::string values;
-  for (const std::string& placeholder : event.placeholders) {
-    std::vector<std::string> names;
-    for (std::size_t start = 0; start <= placeholder.size();) {
-      const std::size_t dot = std::min(placeholder.find('.', start), placeholder.size());
-      names.push_back(placeholder.substr(start, dot - start));
-      start = dot + 1;
-    }
+  for (const Placeholder& placeholder : event.placeholders) {
+    const std::string value = placeholder.path
+                                  ? path_expression(pipeline, event.record, "event", placeholder.path->names)
+                                  : std::ranges::find(event.parameters, placeholder.text, &Parameter::name)->cpp_name;
     values += (values.empty() ? "" : ", ");
-    values += "{" + cpp_string(placeholder) + ", pipegen::concat(" +
-              path_expression(pipeline, event.record, "event", names) + ")}";
+    values += "{" + cpp_string(placeholder.text) + ", pipegen::concat(" + value + ")}";
   }
   return "pipegen::fill_subject(" + base + ", {" + values + "})";
 }
@@ -203,6 +199,8 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
     if (published.contains(name)) {
       json lines = json::array();
       fresh_lines(pipeline, record, "event", "", lines, renewed);
+      std::string parameters;
+      for (const Parameter& parameter : event.parameters) parameters += ", std::string_view " + parameter.cpp_name;
       bool is_result = false;
       if (pipeline.ingest) {
         is_result = std::ranges::any_of(pipeline.ingest->uploads, [&](const UploadSpec& upload) {
@@ -210,6 +208,7 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
         });
       }
       publishes.push_back({{"event", name},
+                           {"parameters", parameters},
                            {"subject", subject_expression(pipeline, event)},
                            {"fresh", lines},
                            {"has_fresh", !lines.empty()},

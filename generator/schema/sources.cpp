@@ -31,13 +31,15 @@ class Binder {
         text_(text),
         stage_(stage),
         consumed_(*r.record_of(stage.consumes)),
-        produced_(*r.record_of(stage.produces.front().event)) {}
+        event_(r.pipeline.events.at(stage.produces.front().event)),
+        produced_(*r.record_of(event_.name)) {}
 
   void run() {
     read_with();
     read_keys();
     read_set();
     for (const Field& field : produced_.fields) add_source(field);
+    for (const Parameter& parameter : event_.parameters) add_parameter(parameter.name);
   }
 
  private:
@@ -209,12 +211,17 @@ class Binder {
     stage_.arguments.push_back({std::string(parameter.name), std::move(value), ""});
   }
 
+  bool is_parameter(const std::string& name) const {
+    return std::ranges::find(event_.parameters, name, &Parameter::name) != event_.parameters.end();
+  }
+
   /// Reports keys that are no fields of the produced event; true for those that are.
   bool is_produced_field(const Node& key, const char* what) {
     if (produced_.find(key.text) != nullptr) return true;
     if (r_.broken_records.contains(produced_.name)) return false;
     std::vector<std::string> names;
     for (const Field& each : produced_.fields) names.push_back(each.name);
+    for (const Parameter& parameter : event_.parameters) names.push_back(parameter.name);
     r_.report.error(code::kUnknownField, key.span,
                     in_quotes(what) + ": " + in_quotes(produced_.name) + " has no field " + in_quotes(key.text),
                     did_you_mean(key.text, names));
@@ -267,6 +274,11 @@ class Binder {
     for (std::size_t i = 0; i < text_.set->keys.size(); ++i) {
       const Node& key = text_.set->keys[i];
       const Node& value = text_.set->items[i];
+      if (is_parameter(key.text)) {
+        set_tried_.insert(key.text);
+        set_parameter(key, value);
+        continue;
+      }
       if (!is_produced_field(key, "set")) continue;
       const Field& field = *produced_.find(key.text);
       set_tried_.insert(key.text);
@@ -289,6 +301,44 @@ class Binder {
         set_.emplace(key.text, std::move(*expression));
       }
     }
+  }
+
+  /// A part of the subject: a text that is one token of it.
+  void set_parameter(const Node& key, const Node& value) {
+    if (value.is_null()) {
+      r_.report.error(code::kMisfit, value.span, in_quotes(key.text) + " must always have a value",
+                      "it is part of the subject " + in_quotes(event_.subject));
+      return;
+    }
+    auto expression = value_of(r_, value, Type{.kind = TypeKind::kString, .name = {}, .element = {}}, false, consumed_,
+                               in_quotes(key.text));
+    if (!expression) return;
+    if (expression->kind == Expression::Kind::kLiteral && !is_resource_name(expression->literal.text)) {
+      r_.report.error(code::kPlaceholder, value.span, in_quotes(value.text) + " cannot be part of a subject",
+                      "letters, digits, '_' and '-'");
+      return;
+    }
+    std::vector<const FieldPath*> paths{&expression->path};
+    for (const Expression::Part& part : expression->parts) paths.push_back(&part.path);
+    for (const FieldPath* path : paths) {
+      if (refuse_sensitive(r_, *path, value.span, "a subject")) return;
+    }
+    set_.emplace(key.text, std::move(*expression));
+  }
+
+  void add_parameter(const std::string& name) {
+    FieldSource source;
+    source.field = name;
+    source.kind = FieldSource::Kind::kSet;
+    if (const auto set = set_.find(name); set != set_.end()) {
+      source.expression = set->second;
+    } else if (!set_tried_.contains(name)) {
+      const Field* same = consumed_.find(name);
+      r_.report.error(code::kNoParameter, text_.where,
+                      "nothing gives the subject of " + in_quotes(event_.name) + " its " + in_quotes("{" + name + "}"),
+                      "write set: {" + name + ": " + (same != nullptr ? name : "…") + "}");
+    }
+    stage_.produces.front().parameters.push_back(std::move(source));
   }
 
   void add_source(const Field& field) {
@@ -363,9 +413,10 @@ class Binder {
   const StageText& text_;
   Stage& stage_;
   const Record& consumed_;
+  const Event& event_;  // the produced one
   const Record& produced_;
   std::map<std::string, const ActionParameter*> by_action_;  // field -> what fills it
-  std::map<std::string, Expression> keys_, set_;
+  std::map<std::string, Expression> keys_, set_;             // set_: of fields and of parameters
   std::set<std::string> set_tried_;
   bool outputs_incomplete_ = false;  // `with:` has mistakes: nothing is said about fields that it may have filled
 };

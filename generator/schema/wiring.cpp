@@ -116,6 +116,7 @@ void check_workflow_id(Resolution& r) {
       } else if (result.path->optional) {
         why = in_quotes(path) + " is optional there";
       } else {
+        refuse_sensitive(r, *result.path, r.declared.workflow_id.value->span, "the workflow of a message");
         continue;
       }
     }

@@ -75,13 +75,13 @@ class Outbox {
   virtual void publish(Outgoing event) = 0;
 };
 
-/// What a handler that makes several events calls: `emit(event)`. `publish(Outbox&, Event)` is generated for each
-/// event.
-template <typename Event>
+/// What a handler that makes several events calls: `emit(event)`; `emit(event, region)` when {region} in its subject is
+/// no field of it. `publish(Outbox&, Event, Parameters...)` is generated for each event.
+template <typename Event, typename... Parameters>
 class Emitter {
  public:
   explicit Emitter(Outbox& outbox) : outbox_(outbox) {}
-  void operator()(Event event) { publish(outbox_, std::move(event)); }
+  void operator()(Event event, Parameters... parameters) { publish(outbox_, std::move(event), parameters...); }
 
  private:
   Outbox& outbox_;
