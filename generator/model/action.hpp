@@ -25,6 +25,10 @@ struct ActionParameter {
   std::string_view fallback{};  // literal used when `with:` does not say; empty: absent
   bool required = false;
   std::string_view doc{};
+  std::vector<std::string_view> choices{};  // kValue, kSetting: the only literals there are; empty: any
+  struct {
+    std::string_view parameter{}, literal{};
+  } needed_for{};  // required when that parameter has that value
 };
 
 struct Action {

@@ -90,6 +90,7 @@ class Binder {
         stage_.arguments.push_back({std::string(parameter.name), std::move(value), ""});
       }
     }
+    for (const ActionParameter& parameter : action_.parameters) check_needs(parameter);
   }
 
   void miss(const ActionParameter& parameter) {
@@ -120,6 +121,7 @@ class Binder {
       case Role::kValue:
         if (auto value = value_of(r_, node, Type{.kind = parameter.type, .name = {}, .element = {}}, true, consumed_,
                                   parameter_what(parameter))) {
+          if (value->kind == Expression::Kind::kLiteral && !is_choice(parameter, node)) return;
           stage_.arguments.push_back({std::string(parameter.name), std::move(*value), ""});
         }
         return;
@@ -128,6 +130,29 @@ class Binder {
       case Role::kSecret:
         return;
     }
+  }
+
+  bool is_choice(const ActionParameter& parameter, const Node& node) {
+    const std::vector<std::string> choices(parameter.choices.begin(), parameter.choices.end());
+    return choices.empty() || r_.values.choice(node, parameter_what(parameter), choices).has_value();
+  }
+
+  /// A parameter that another one's value asks for, and that has none.
+  void check_needs(const ActionParameter& parameter) {
+    const std::string_view other = parameter.needed_for.parameter;
+    const std::string_view literal = parameter.needed_for.literal;
+    const bool is_needed = std::ranges::any_of(stage_.arguments, [&](const ActionArgument& argument) {
+      return argument.parameter == other && argument.value.literal.text == literal;
+    });
+    if (!is_needed) return;
+    const Entry given = entry(text_.with, parameter.name);
+    const bool is_empty = given.value != nullptr && given.value->is_sequence() && given.value->items.empty();
+    if (given.value != nullptr && !is_empty) return;
+    r_.report.error(code::kMissingParameter, is_empty ? given.value->span : entry(text_.with, other).value->span,
+                    in_quotes(action_.name) + " needs " + in_quotes(parameter.name) + " for " + std::string(other) +
+                        ": " + std::string(literal),
+                    "write " + std::string(parameter.name) + ": " +
+                        (parameter.is_list ? "[program, --option, value]" : std::string(parameter.doc)));
   }
 
   void bind_input(const ActionParameter& parameter, const Node& node) {
@@ -206,6 +231,7 @@ class Binder {
                       parameter.is_list ? "write [program, --option, value]" : "");
       return;
     }
+    if (!is_choice(parameter, node)) return;
     Expression value;
     value.literal = std::move(*literal);
     stage_.arguments.push_back({std::string(parameter.name), std::move(value), ""});
