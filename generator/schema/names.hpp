@@ -20,7 +20,7 @@ std::string cpp_enum_name(std::string_view value);        // "kTop"
 std::string cpp_tag_name(std::string_view bucket);        // "TextFiles"
 std::string camel_case(std::string_view field);           // "pageNumber"
 
-/// Why a record, enum or event cannot be called so: a macro of the C or C++ library. Empty: it can.
+/// Whether a record, enum, event or tag cannot be called so: it is a macro of the C or C++ library.
 bool is_macro_name(std::string_view type_name);
 
 /// Why a stage cannot be called so; empty when it can.

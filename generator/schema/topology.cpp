@@ -348,6 +348,12 @@ void resolve_buckets(Resolution& r) {
     if (const Node* doc = map.find("doc")) r.values.text(*doc, "'doc'");
     if (is_resource_name(name)) {
       bucket.cpp_name = cpp_tag_name(name);
+      if (is_macro_name(bucket.cpp_name)) {
+        r.report.error(code::kReserved, declaration.key->span,
+                       in_quotes(name) + " would be called " + in_quotes(bucket.cpp_name) +
+                           " in C++, which is a macro of the C library",
+                       "choose another name");
+      }
       const auto [same, is_new] = tags.try_emplace(lower_case(bucket.cpp_name), name);
       if (!is_new) {
         r.report
