@@ -249,17 +249,6 @@ std::string setting_word_without(std::string_view name, const std::vector<std::s
   return std::ranges::find(droppable, whole.substr(last + 1)) != droppable.end() ? whole.substr(0, last) : whole;
 }
 
-std::string snake_case_of(std::string_view type_name) {
-  std::string out;
-  for (std::size_t i = 0; i < type_name.size(); ++i) {
-    const bool starts_word = i > 0 && is_upper(type_name[i]) &&
-                             (!is_upper(type_name[i - 1]) || (i + 1 < type_name.size() && is_lower(type_name[i + 1])));
-    if (starts_word) out += '_';
-    out += lower(type_name[i]);
-  }
-  return out;
-}
-
 std::vector<std::string> split(std::string_view text, char separator) {
   std::vector<std::string> out(1);
   for (const char c : text) {

@@ -31,8 +31,6 @@ std::string lower_case(std::string_view text);
 std::string setting_word(std::string_view name);
 /// The same without the last word when that is one of `droppable` (lower case) and not the only one.
 std::string setting_word_without(std::string_view name, const std::vector<std::string>& droppable);
-/// "text_processed_event".
-std::string snake_case_of(std::string_view type_name);
 
 std::vector<std::string> split(std::string_view text, char separator);
 

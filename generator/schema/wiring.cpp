@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "model/snake_case.hpp"
 #include "schema/names.hpp"
 #include "schema/resolution.hpp"
 
@@ -228,7 +229,7 @@ void assign_settings(Resolution& r) {
   for (auto& [name, event] : r.pipeline.events) {
     if (event.subject.empty()) continue;
     std::vector<std::string> choices{subject_words(event.subject, false), subject_words(event.subject, true),
-                                     snake_case_of(name)};
+                                     snake_case(name)};
     if (choices.front().empty()) choices.erase(choices.begin());
     all.push_back(
         {std::move(choices), "_subject", r.span_of(Section::kEvents, name), named("event", name), &event.setting});
