@@ -59,7 +59,7 @@ struct Case {
 std::vector<Case> cases() {
   const fs::path root = PIPEGEN_SOURCE_DIR;
   std::vector<Case> out;
-  for (const char* name : {"custom-stage", "every-type", "programs"}) {
+  for (const char* name : {"custom-stage", "every-type", "programs", "publishing"}) {
     const fs::path folder = root / "generated-tests" / "golden" / name;
     out.push_back({name, folder / "schema.yaml", folder / "expected"});
   }

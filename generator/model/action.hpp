@@ -27,10 +27,13 @@ struct ActionParameter {
   std::string_view fallback{};  // literal used when `with:` does not say; empty: absent
   bool required = false;
   std::string_view doc{};
-  std::vector<std::string_view> choices{};  // kSetting only: what it may be; empty: anything
+  std::vector<std::string_view> choices{};  // kValue, kSetting: the only literals there are; empty: any
   // kSetting only: it may hold "{name}", the name being one of these or of the `values`. Names of inputs and outputs
   // count only when `with:` has them.
   std::optional<std::vector<std::string_view>> placeholders{};
+  struct {
+    std::string_view parameter{}, literal{};
+  } needed_for{};          // required when that parameter has that value
   bool asked_for = false;  // kResult only: an option of that name tells the action that it is wanted
 };
 

@@ -125,25 +125,38 @@ struct Bucket {
 
 enum class Delivery { kJetStream, kQueue, kBroadcast, kRequestReply };
 
-struct Event {
-  std::string name;  // "TextProcessedEvent"
-  std::string doc;
-  std::string record;                     // the name of its record: its own name, or that of `record:`
-  std::string subject;                    // "text.processed", may hold {field} or {field.path}
-  std::string setting;                    // key in [nats]: "text_processed_subject"
-  std::vector<std::string> placeholders;  // in order of the subject; each a path of the record, or a parameter
-  std::vector<std::string> parameters;    // those that are no field of the record
-  Delivery delivery = Delivery::kJetStream;
-  std::string stream;  // empty unless kJetStream
-  Origin origin;
-};
-
 /// Where a field path leads: "header.workflow_id" is {header, workflow_id}; `optional` if any step is.
 struct FieldPath {
   std::vector<std::string> names;   // as the schema writes them
   std::vector<bool> step_optional;  // per step
   Type type;                        // of the last
   bool optional = false;
+  bool sensitive = false;  // if any step is
+};
+
+/// A part of a subject that differs: "{header.tenant}".
+struct Placeholder {
+  std::string text;               // "header.tenant"
+  std::optional<FieldPath> path;  // of the record; nothing: a parameter of publishing
+};
+
+/// What a publisher says along with an event: a part of its subject that is no field of it.
+struct Parameter {
+  std::string name;
+  std::string cpp_name;
+};
+
+struct Event {
+  std::string name;  // "TextProcessedEvent"
+  std::string doc;
+  std::string record;                     // the name of its record: its own name, or that of `record:`
+  std::string subject;                    // "text.processed", may hold {field} or {field.path}
+  std::string setting;                    // key in [nats]: "text_processed_subject"
+  std::vector<Placeholder> placeholders;  // in order of the subject
+  std::vector<Parameter> parameters;      // those of them that are no field of the record, each once
+  Delivery delivery = Delivery::kJetStream;
+  std::string stream;  // empty unless kJetStream
+  Origin origin;
 };
 
 /// A value of `set:`, `keys:` or `with:`.
@@ -176,7 +189,8 @@ struct FieldSource {
 struct ProducedEvent {
   std::string event;
   enum class Count { kOne, kOptional, kMany } count = Count::kOne;
-  std::vector<FieldSource> sources;  // in order of the record's fields; empty for `custom`
+  std::vector<FieldSource> sources;     // in order of the record's fields; empty for `custom`
+  std::vector<FieldSource> parameters;  // the values of the event's parameters, in their order; empty for `custom`
 };
 
 /// A parameter of `with:`, resolved against the action's catalogue entry (model/action.hpp).

@@ -24,7 +24,7 @@ std::string int_literal(const std::string& text) {
 
 std::vector<std::string> number_limits(const Field& field, bool integral) {
   std::vector<std::string> parts;
-  const auto spell = [&](const std::string& text) { return integral ? int_literal(text) : text; };
+  const auto spell = [&](const std::string& text) { return integral ? int_literal(text) : float_literal(text); };
   if (field.min) parts.push_back(".min = " + spell(*field.min));
   if (field.max) parts.push_back(".max = " + spell(*field.max));
   return parts;
@@ -163,8 +163,7 @@ std::string cpp_literal(const Pipeline& pipeline, const Literal& literal, const 
     case TypeKind::kInt64:
       return int_literal(literal.text);
     case TypeKind::kFloat64:
-      // "1" alone would be an int, which braces refuse to narrow in some places.
-      return literal.text.find_first_of(".eE") == std::string::npos ? literal.text + ".0" : literal.text;
+      return float_literal(literal.text);
     case TypeKind::kDecimal:
       return "*pipegen::Decimal::parse(" + cpp_string(literal.text) + ", " + std::to_string(type.precision) + ", " +
              std::to_string(type.scale) + ")";
@@ -187,6 +186,11 @@ std::string cpp_literal(const Pipeline& pipeline, const Literal& literal, const 
     default:
       return cpp_string(literal.text);
   }
+}
+
+// "1" alone would be an int, which braces refuse to narrow in some places, and which many digits do not fit into.
+std::string float_literal(const std::string& text) {
+  return text.find_first_of(".eE") == std::string::npos ? text + ".0" : text;
 }
 
 std::string path_expression(const Pipeline& pipeline, const std::string& record, const std::string& variable,

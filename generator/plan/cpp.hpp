@@ -24,6 +24,9 @@ std::string read_expression(const Pipeline& pipeline, const Field& field, const 
 /// The literal as a value of the type: `7`, `"en"`, `SummaryPlacement::kTop`.
 std::string cpp_literal(const Pipeline& pipeline, const Literal& literal, const Type& type);
 
+/// A number as a double: `200.0`.
+std::string float_literal(const std::string& text);
+
 /// `event.header.workflow_id`; with optional steps, an expression that is an optional:
 /// `pipegen::reach(event.augmentation, &Augmentation::commentary)`.
 std::string path_expression(const Pipeline& pipeline, const std::string& record, const std::string& variable,

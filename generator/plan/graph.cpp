@@ -1,4 +1,5 @@
 #include <cctype>
+#include <set>
 
 #include "plan/plan.hpp"
 
@@ -6,8 +7,12 @@ namespace pipegen::gen {
 
 namespace {
 
-/// Mermaid takes letters, digits and '_' as an identifier.
+/// Mermaid takes letters, digits and '_' as an identifier, unless it is a word of its own.
 std::string node(const std::string& name) {
+  static const std::set<std::string> kWords{"call",      "class", "classDef",  "click", "default",
+                                            "direction", "end",   "flowchart", "graph", "href",
+                                            "linkStyle", "style", "subgraph"};
+  if (kWords.contains(name)) return "STAGE_" + name;  // no name of a stage has capitals
   std::string out;
   for (const char c : name) out.push_back(std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_');
   return out;

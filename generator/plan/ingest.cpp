@@ -41,11 +41,25 @@ void client_fields(const Pipeline& pipeline, const std::string& record_name, con
   }
 }
 
+/// Marks as filled in by the API: the fresh fields of all records inside.
+void mark_fresh(const Pipeline& pipeline, const Record& record, std::set<std::string>& seen,
+                std::set<std::string>& filled) {
+  if (!seen.insert(record.name).second) return;
+  for (const Field& field : record.fields) {
+    if (field.fresh != FreshKind::kNone) filled.insert(record.name + "." + field.name);
+    const Type* type = &field.type;
+    while (!type->element.empty()) type = &type->element.front();
+    if (type->kind == TypeKind::kRecord) mark_fresh(pipeline, pipeline.records.at(type->name), seen, filled);
+  }
+}
+
 /// Marks as filled in by the API: fresh fields, the workflow id, the object's key, and records whose required fields
 /// all are.
 bool mark_filled(const Pipeline& pipeline, const std::string& record_name, const std::vector<std::string>& workflow,
                  std::size_t depth, const std::string& key, std::set<std::string>& filled) {
   bool any = false;
+  std::set<std::string> seen;
+  if (depth == 0) mark_fresh(pipeline, pipeline.records.at(record_name), seen, filled);
   for (const Field& field : pipeline.records.at(record_name).fields) {
     const bool on_workflow_path = depth < workflow.size() && workflow[depth] == field.name;
     bool fills = field.fresh != FreshKind::kNone || (on_workflow_path && depth + 1 == workflow.size()) ||

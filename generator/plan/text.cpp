@@ -9,10 +9,6 @@ namespace {
 
 constexpr std::size_t kDocWidth = 100;
 
-bool is_upper(char c) { return std::isupper(static_cast<unsigned char>(c)) != 0; }
-bool is_lower(char c) { return std::islower(static_cast<unsigned char>(c)) != 0; }
-char to_lower(char c) { return static_cast<char>(std::tolower(static_cast<unsigned char>(c))); }
-
 struct Unit {
   std::int64_t milliseconds;
   const char* cpp;
@@ -31,17 +27,6 @@ const Unit& unit_of(std::chrono::milliseconds duration) {
 }
 
 }  // namespace
-
-std::string snake_case(std::string_view name) {
-  std::string out;
-  for (std::size_t i = 0; i < name.size(); ++i) {
-    const bool starts_word = is_upper(name[i]) && i > 0 && name[i - 1] != '_' &&
-                             (!is_upper(name[i - 1]) || (i + 1 < name.size() && is_lower(name[i + 1])));
-    if (starts_word) out.push_back('_');
-    out.push_back(name[i] == '-' ? '_' : to_lower(name[i]));
-  }
-  return out;
-}
 
 std::string upper_case(std::string_view name) {
   std::string out;

@@ -7,10 +7,10 @@
 #include <string_view>
 #include <vector>
 
+#include "model/snake_case.hpp"
+
 namespace pipegen::gen {
 
-/// "TextProcessedEvent" -> "text_processed_event", "PDFCreatedEvent" -> "pdf_created_event".
-std::string snake_case(std::string_view name);
 std::string upper_case(std::string_view name);
 
 /// A C++ string literal; also right for TOML basic strings, JSON and double-quoted YAML as long as `text` is printable.

@@ -46,17 +46,58 @@ void visit(const Pipeline& pipeline, const Record& record, Reachable& out, std::
   out.records.push_back(&record);
 }
 
-/// `event.header.event_id = fresh.uuid();` for each fresh field, also of nested records.
-void fresh_lines(const Pipeline& pipeline, const Record& record, const std::string& path, bool guarded, json& lines) {
+/// The record that a list, map or optional holds in the end; nullptr when it is none.
+const Record* inner_record(const Pipeline& pipeline, const Type& type) {
+  if (!type.element.empty()) return inner_record(pipeline, type.element.at(0));
+  return type.kind == TypeKind::kRecord ? &pipeline.records.at(type.name) : nullptr;
+}
+
+bool has_fresh(const Pipeline& pipeline, const Record& record, std::set<std::string>& seen) {
+  if (!seen.insert(record.name).second) return false;
+  return std::ranges::any_of(record.fields, [&](const Field& field) {
+    const Record* inner = inner_record(pipeline, field.type);
+    return field.fresh != FreshKind::kNone || (inner != nullptr && has_fresh(pipeline, *inner, seen));
+  });
+}
+
+/// `event.header.event_id = fresh.uuid("header.event_id")` for each fresh field. Records in optionals, lists and maps
+/// get a function, `renew`; `renewed` collects which.
+void fresh_lines(const Pipeline& pipeline, const Record& record, const std::string& variable, const std::string& path,
+                 json& lines, std::set<const Record*>& renewed) {
   for (const Field& field : record.fields) {
-    const std::string member = path + field.cpp_name;
-    if (field.fresh != FreshKind::kNone) {
-      lines.push_back(
-          {{"target", member}, {"source", field.fresh == FreshKind::kUuid ? "fresh.uuid()" : "fresh.now()"}});
-    } else if (field.type.kind == TypeKind::kRecord && !guarded && !field.optional) {
-      fresh_lines(pipeline, pipeline.records.at(field.type.name), member + ".", false, lines);
+    const std::string member = variable + "." + field.cpp_name;
+    const std::string name = path.empty() ? field.name : path + "." + field.name;
+    std::set<std::string> seen;
+    const Record* inner = inner_record(pipeline, field.type);
+    if (field.fresh == FreshKind::kUuid) {
+      lines.push_back(member + " = fresh.uuid(" + cpp_string(name) + ")");
+    } else if (field.fresh == FreshKind::kNow) {
+      lines.push_back(member + " = fresh.now()");
+    } else if (inner == nullptr || !has_fresh(pipeline, *inner, seen)) {
+      continue;
+    } else if (field.type.kind == TypeKind::kRecord && !field.optional) {
+      fresh_lines(pipeline, *inner, member, name, lines, renewed);
+    } else {
+      lines.push_back("renew(" + member + ", fresh.in(" + cpp_string(name) + "))");
+      renewed.insert(inner);
     }
   }
+}
+
+/// The functions that `renewed` needs, and those that these need.
+json renew_views(const Pipeline& pipeline, std::set<const Record*> renewed) {
+  std::map<std::string, json> views;
+  while (!renewed.empty()) {
+    const Record& record = **renewed.begin();
+    renewed.erase(renewed.begin());
+    if (views.contains(record.name)) continue;
+    json lines = json::array();
+    fresh_lines(pipeline, record, "value", "", lines, renewed);
+    views[record.name] = {{"name", record.name}, {"fresh", lines}};
+  }
+  json out = json::array();
+  for (const auto& [name, view] : views) out.push_back(view);
+  return out;
 }
 
 json field_view(const Pipeline& pipeline, const Record& record, const Field& field, std::size_t index,
@@ -95,16 +136,12 @@ std::string subject_expression(const Pipeline& pipeline, const Event& event) {
       "outbox.settings().text(" + cpp_string("nats." + event.setting) + ", " + cpp_string(event.subject) + ")";
   if (event.placeholders.empty()) return base;
   std::string values;
-  for (const std::string& placeholder : event.placeholders) {
-    std::vector<std::string> names;
-    for (std::size_t start = 0; start <= placeholder.size();) {
-      const std::size_t dot = std::min(placeholder.find('.', start), placeholder.size());
-      names.push_back(placeholder.substr(start, dot - start));
-      start = dot + 1;
-    }
+  for (const Placeholder& placeholder : event.placeholders) {
+    const std::string value = placeholder.path
+                                  ? path_expression(pipeline, event.record, "event", placeholder.path->names)
+                                  : std::ranges::find(event.parameters, placeholder.text, &Parameter::name)->cpp_name;
     values += (values.empty() ? "" : ", ");
-    values += "{" + cpp_string(placeholder) + ", pipegen::concat(" +
-              path_expression(pipeline, event.record, "event", names) + ")}";
+    values += "{" + cpp_string(placeholder.text) + ", pipegen::concat(" + value + ")}";
   }
   return "pipegen::fill_subject(" + base + ", {" + values + "})";
 }
@@ -149,6 +186,7 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
     records.push_back(record_view(pipeline, *record, record->name, filled));
   }
   json publishes = json::array();
+  std::set<const Record*> renewed;
   for (const std::string& name : events) {
     const Event& event = pipeline.events.at(name);
     const Record& record = pipeline.records.at(event.record);
@@ -160,7 +198,9 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
     }
     if (published.contains(name)) {
       json lines = json::array();
-      fresh_lines(pipeline, record, "event.", false, lines);
+      fresh_lines(pipeline, record, "event", "", lines, renewed);
+      std::string parameters;
+      for (const Parameter& parameter : event.parameters) parameters += ", std::string_view " + parameter.cpp_name;
       bool is_result = false;
       if (pipeline.ingest) {
         is_result = std::ranges::any_of(pipeline.ingest->uploads, [&](const UploadSpec& upload) {
@@ -168,17 +208,16 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
         });
       }
       publishes.push_back({{"event", name},
+                           {"parameters", parameters},
                            {"subject", subject_expression(pipeline, event)},
                            {"fresh", lines},
                            {"has_fresh", !lines.empty()},
                            {"is_result", is_result}});
     }
   }
-  return {{"enums", enums},
-          {"buckets", buckets},
-          {"records", records},
-          {"publishes", publishes},
-          {"origin", origins(files)}};
+  return {{"enums", enums},         {"buckets", buckets},
+          {"records", records},     {"renews", renew_views(pipeline, std::move(renewed))},
+          {"publishes", publishes}, {"origin", origins(files)}};
 }
 
 std::string origins(const std::set<std::string>& files) {

@@ -45,7 +45,7 @@ std::string setting_expression(const Stage& stage, const ActionParameter& parame
     case TypeKind::kInt64:
       return "context.settings().integer(" + name + ", " + (value.empty() ? "0" : value) + ")";
     case TypeKind::kFloat64:
-      return "context.settings().number(" + name + ", " + (value.empty() ? "0" : value) + ")";
+      return "context.settings().number(" + name + ", " + (value.empty() ? "0" : float_literal(value)) + ")";
     default:
       return "context.settings().text(" + name + ", " + cpp_string(value) + ")";
   }
@@ -166,9 +166,10 @@ bool reads_event(const Expression& expression) {
 
 /// Whether anything in the produced event comes from the consumed one.
 bool reads_event(const ProducedEvent& produced) {
-  return std::ranges::any_of(produced.sources, [](const FieldSource& source) {
+  const auto reads = [](const FieldSource& source) {
     return source.kind == FieldSource::Kind::kCopied || reads_event(source.expression);
-  });
+  };
+  return std::ranges::any_of(produced.sources, reads) || std::ranges::any_of(produced.parameters, reads);
 }
 
 /// Whether the handler of a built-in action needs the event at all: it has to be without a name otherwise.
@@ -180,53 +181,84 @@ bool reads_event(const Stage& stage) {
   return arguments || std::ranges::any_of(stage.produces, [](const ProducedEvent& each) { return reads_event(each); });
 }
 
-/// `pipegen::Emitter<PNGCreatedEvent>& emit`, one for each event that the handler may make many of.
-json emitters(const Stage& stage) {
-  json views = json::array();
+/// `pipegen::Emitter<PNGCreatedEvent>& emit`, one for each event that the handler may make many of, or whose subject it
+/// has to complete.
+struct EmitterText {
+  std::string type, name, doc;
+};
+std::vector<EmitterText> emitters(const Pipeline& pipeline, const Stage& stage) {
+  std::vector<EmitterText> out;
   for (const ProducedEvent& produced : stage.produces) {
-    const std::string name = stage.produces.size() == 1 ? "emit" : "emit_" + snake_case(produced.event);
-    views.push_back({{"event", produced.event}, {"name", name}});
+    const Event& event = pipeline.events.at(produced.event);
+    EmitterText text;
+    text.name = stage.produces.size() == 1 ? "emit" : "emit_" + snake_case(produced.event);
+    text.type = "pipegen::Emitter<" + produced.event;
+    std::string call = text.name + "(event";
+    for (const Parameter& parameter : event.parameters) {
+      text.type += ", std::string_view";
+      call += ", " + parameter.cpp_name;
+    }
+    text.type += ">";
+    if (!event.parameters.empty()) text.doc = call + ") publishes on " + event.subject + ".";
+    out.push_back(std::move(text));
   }
-  return views;
+  return out;
+}
+
+/// Whether the handler just returns its event, or nothing for an event that is left out.
+bool returns_event(const Pipeline& pipeline, const Stage& stage) {
+  return stage.produces.size() == 1 && stage.produces[0].count != ProducedEvent::Count::kMany &&
+         pipeline.events.at(stage.produces[0].event).parameters.empty();
 }
 
 /// `attribute` stands before each parameter; a handler that does not read its event gives it no name.
-std::string handler_signature(const Stage& stage, const std::string& attribute = "", bool named = true) {
+std::string handler_signature(const Pipeline& pipeline, const Stage& stage, const std::string& attribute = "",
+                              bool named = true) {
   std::string result = "void";
   std::string parameters = attribute + (stage.collect ? "const std::vector<" + stage.consumes + ">& events"
                                                       : "const " + stage.consumes + (named ? "& event" : "&"));
   parameters += ", " + attribute + "pipegen::Context& context";
-  if (stage.produces.size() == 1 && stage.produces[0].count == ProducedEvent::Count::kOne) {
-    result = stage.produces[0].event;
-  } else if (stage.produces.size() == 1 && stage.produces[0].count == ProducedEvent::Count::kOptional) {
-    result = "std::optional<" + stage.produces[0].event + ">";
+  if (returns_event(pipeline, stage)) {
+    const ProducedEvent& produced = stage.produces[0];
+    result =
+        produced.count == ProducedEvent::Count::kOptional ? "std::optional<" + produced.event + ">" : produced.event;
   } else {
-    for (const json& emitter : emitters(stage)) {
-      parameters += ", " + attribute + "pipegen::Emitter<" + emitter["event"].get<std::string>() + ">& " +
-                    emitter["name"].get<std::string>();
+    for (const EmitterText& emitter : emitters(pipeline, stage)) {
+      parameters += ", " + attribute + emitter.type + "& " + emitter.name;
     }
   }
   return result + " handle(" + parameters + ")";
 }
 
 /// The statements that call the handler and publish what it gives.
-json call_lines(const Stage& stage) {
+json call_lines(const Pipeline& pipeline, const Stage& stage) {
   const std::string input = stage.collect ? "events" : "event";
   json lines = json::array();
-  if (stage.produces.size() == 1 && stage.produces[0].count == ProducedEvent::Count::kOne) {
-    lines.push_back("publish(outbox, handle(" + input + ", context));");
-  } else if (stage.produces.size() == 1 && stage.produces[0].count == ProducedEvent::Count::kOptional) {
-    lines.push_back("if (auto out = handle(" + input + ", context)) publish(outbox, std::move(*out));");
-  } else {
+  if (!returns_event(pipeline, stage)) {
     std::string arguments;
-    for (const json& emitter : emitters(stage)) {
-      const auto name = emitter["name"].get<std::string>();
-      lines.push_back("pipegen::Emitter<" + emitter["event"].get<std::string>() + "> " + name + "(outbox);");
-      arguments += ", " + name;
+    for (const EmitterText& emitter : emitters(pipeline, stage)) {
+      lines.push_back(emitter.type + " " + emitter.name + "(outbox);");
+      arguments += ", " + emitter.name;
     }
     lines.push_back("handle(" + input + ", context" + arguments + ");");
+  } else if (stage.produces[0].count == ProducedEvent::Count::kOne) {
+    lines.push_back("publish(outbox, handle(" + input + ", context));");
+  } else {
+    lines.push_back("if (auto out = handle(" + input + ", context)) publish(outbox, std::move(*out));");
   }
   return lines;
+}
+
+/// What the handler of a built-in action does with its event.
+std::string deliver(const Pipeline& pipeline, const Stage& stage, const std::string& consumed_record) {
+  if (returns_event(pipeline, stage)) return "return out";
+  const ProducedEvent& produced = stage.produces[0];
+  std::string call = "emit(std::move(out)";
+  for (const FieldSource& parameter : produced.parameters) {
+    call += ", " + value_expression(pipeline, parameter.expression, Type{}, consumed_record,
+                                    pipeline.events.at(produced.event).record);
+  }
+  return call + ")";
 }
 
 std::string handler_template(const Action& action) {
@@ -265,7 +297,7 @@ json stage_view(const Pipeline& pipeline, const Stage& stage) {
   json view = {{"lines", lines},
                {"collects", stage.collect.has_value()},
                {"outbox", stage.produces.empty() ? "pipegen::Outbox&" : "pipegen::Outbox& outbox"},
-               {"call", call_lines(stage)},
+               {"call", call_lines(pipeline, stage)},
                {"consumes", stage.consumes},
                {"read_consumed", read_function(stage.consumes)},
                {"has_workflow", !pipeline.workflow_id.empty()}};
@@ -330,7 +362,14 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
   add(generated + "events.cpp", "service/generated/events.cpp", Owner::kPipegen, with_types);
 
   std::set<std::string> stage_files{stage.origin.file, consumed.origin.file};
-  json handler = {{"signature", handler_signature(stage)},
+  json emits = json::array();
+  if (!returns_event(pipeline, stage)) {
+    for (const EmitterText& emitter : emitters(pipeline, stage)) {
+      if (!emitter.doc.empty()) emits.push_back(emitter.doc);
+    }
+  }
+  json handler = {{"signature", handler_signature(pipeline, stage)},
+                  {"emits", emits},
                   {"collects", stage.collect.has_value()},
                   {"origin", origins({stage.origin.file})}};
   add(generated + service.cpp_name + "/handler.hpp", "worker/generated/handler.hpp", Owner::kPipegen, handler);
@@ -347,7 +386,7 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
     const std::string produced_record = produced == nullptr ? "" : pipeline.events.at(produced->event).record;
     const Assignments lines =
         produced == nullptr ? Assignments{} : assignments(pipeline, *action, *produced, consumed.record);
-    handler["signature"] = handler_signature(stage, "", reads_event(stage));
+    handler["signature"] = handler_signature(pipeline, stage, "", reads_event(stage));
     handler["has_produced"] = produced != nullptr;
     handler["produced"] = produced == nullptr ? "" : produced->event;
     handler["consumes"] = stage.consumes;
@@ -370,6 +409,7 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
     handler["assignments"] = lines.before;
     handler["has_results"] = !lines.after.empty();
     handler["results"] = lines.after;
+    if (produced != nullptr) handler["deliver"] = deliver(pipeline, stage, consumed.record);
     for (const ActionParameter& parameter : action->parameters) {
       const ActionArgument* argument = find_argument(stage, parameter.name);
       if (argument == nullptr) continue;
@@ -389,7 +429,7 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
     for (const ProducedEvent& produced : stage.produces) {
       handler["produces"].push_back({{"event", produced.event}});
     }
-    handler["scaffold_signature"] = handler_signature(stage, "[[maybe_unused]] ");
+    handler["scaffold_signature"] = handler_signature(pipeline, stage, "[[maybe_unused]] ");
     add(folder + "src/handler.cpp", "worker/src/handler.cpp", Owner::kUser, handler);
     add(folder + "src/sources.cmake", "worker/src/sources.cmake", Owner::kUser, json::object());
   }

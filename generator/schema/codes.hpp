@@ -42,6 +42,7 @@ inline constexpr std::string_view kPattern = "PG0306";
 inline constexpr std::string_view kContainsItself = "PG0307";
 inline constexpr std::string_view kJsonName = "PG0308";
 inline constexpr std::string_view kFresh = "PG0309";
+inline constexpr std::string_view kSensitive = "PG0311";
 
 // Streams, buckets, events.
 inline constexpr std::string_view kSubject = "PG0401";
@@ -50,6 +51,7 @@ inline constexpr std::string_view kParameter = "PG0403";
 inline constexpr std::string_view kSubjectOverlap = "PG0404";
 inline constexpr std::string_view kStreamOptions = "PG0405";
 inline constexpr std::string_view kEventShape = "PG0406";
+inline constexpr std::string_view kNoParameter = "PG0408";
 
 // Stages.
 inline constexpr std::string_view kUnknownAction = "PG0501";

@@ -124,6 +124,7 @@ PathResult find_path(const Resolution& r, const Record& record, const std::strin
     found.names.push_back(name);
     found.step_optional.push_back(field->optional);
     found.optional = found.optional || field->optional;
+    found.sensitive = found.sensitive || field->sensitive;
     found.type = field->type;
     out.field = field;
     at = nullptr;
@@ -138,6 +139,15 @@ PathResult find_path(const Resolution& r, const Record& record, const std::strin
   }
   out.path = std::move(found);
   return out;
+}
+
+bool refuse_sensitive(Resolution& r, const FieldPath& path, const Span& span, const std::string& where) {
+  if (!path.sensitive) return false;
+  std::string text;
+  for (const std::string& name : path.names) text += (text.empty() ? "" : ".") + name;
+  r.report.error(code::kSensitive, span, in_quotes(text) + " is sensitive, and " + where + " can be seen in logs",
+                 "use a field that everybody may see, or remove its 'sensitive'");
+  return true;
 }
 
 std::optional<FieldPath> path_value(Resolution& r, const Node& node, const Record& record, const std::string& what) {
@@ -306,6 +316,7 @@ std::optional<Expression> key_template(Resolution& r, const Node& node, const Re
       return std::nullopt;
     }
     if (!can_be_text(r, node, part, *result.path)) return std::nullopt;
+    if (refuse_sensitive(r, *result.path, span, "the name of an object")) return std::nullopt;
     made.kind = of_produced ? Expression::Part::Kind::kProduced : Expression::Part::Kind::kConsumed;
     made.path = std::move(*result.path);
     out.parts.push_back(std::move(made));

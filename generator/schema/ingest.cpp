@@ -52,6 +52,17 @@ const Field* object_field(Resolution& r, const Node& node, const std::string& ev
   return field;
 }
 
+/// The API has no values for the parameters of a subject.
+void refuse_parameters(Resolution& r, const Node& event) {
+  const auto found = r.pipeline.events.find(event.text);
+  if (found == r.pipeline.events.end() || found->second.parameters.empty()) return;
+  const std::string& name = found->second.parameters.front().name;
+  r.report.error(code::kNoParameter, event.span,
+                 "the API cannot publish " + in_quotes(event.text) + ": nothing gives its subject the " +
+                     in_quotes("{" + name + "}"),
+                 "make " + in_quotes(name) + " a field of the event, or publish it from a custom stage");
+}
+
 std::optional<UploadSpec::Result> resolve_result(Resolution& r, const Node& node, const Span& where) {
   const MapView map(r.report, node, "'result'", where, {"event", "object", "as", "media_type"});
   if (!map) return std::nullopt;
@@ -104,7 +115,10 @@ UploadSpec resolve_upload(Resolution& r, const Node& key, const Node& value) {
     if (r.find(Section::kBuckets, *bucket) != nullptr) upload.bucket = bucket->text;
   }
   if (const Node* produces = map.require("produces", "name the event that tells of the upload")) {
-    if (r.find(Section::kEvents, *produces) != nullptr) upload.produces = produces->text;
+    if (r.find(Section::kEvents, *produces) != nullptr) {
+      upload.produces = produces->text;
+      refuse_parameters(r, *produces);
+    }
   }
   if (const Node* field = map.require("key", "name the field of the event that gets the object's key")) {
     const Field* object = upload.produces.empty() ? nullptr : object_field(r, *field, upload.produces, "'key'");
@@ -194,6 +208,8 @@ void resolve_ingest(Resolution& r) {
       if (r.find(Section::kEvents, *event) == nullptr) continue;
       if (!seen.insert(event->text).second) {
         r.report.error(code::kDuplicate, event->span, in_quotes(event->text) + " is there twice", "remove one");
+      } else {
+        refuse_parameters(r, *event);
       }
     }
     ingest.events.assign(seen.begin(), seen.end());

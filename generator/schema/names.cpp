@@ -1,8 +1,10 @@
 #include "schema/names.hpp"
 
 #include <algorithm>
-#include <array>
 #include <set>
+#include <span>
+
+#include "schema/reserved_names.hpp"
 
 namespace pipegen::gen {
 
@@ -131,30 +133,14 @@ const std::set<std::string_view>& keywords() {
   return kWords;
 }
 
-/// Functions, types and variables that the C library puts into the global namespace, where a namespace of the same name
-/// could not be.
-const std::set<std::string_view>& global_names() {
-  static const std::set<std::string_view> kNames{
-      "abort",   "abs",      "accept",  "access",    "acct",    "alarm",  "atexit",   "atoi",      "bind",
-      "brk",     "calloc",   "ceil",    "chdir",     "chmod",   "chown",  "clock",    "clone",     "close",
-      "confstr", "connect",  "cos",     "crypt",     "ctime",   "daemon", "daylight", "difftime",  "div",
-      "dup",     "dup2",     "dysize",  "encrypt",   "environ", "erf",    "exec",     "execl",     "execv",
-      "exit",    "exp",      "fabs",    "fclose",    "fcntl",   "feof",   "fflush",   "fgets",     "floor",
-      "fmod",    "fopen",    "fork",    "fputs",     "fread",   "free",   "frexp",    "fseek",     "fstat",
-      "ftell",   "fwrite",   "gamma",   "getc",      "getenv",  "getopt", "getpid",   "gets",      "gmtime",
-      "index",   "ioctl",    "isalpha", "isatty",    "j0",      "j1",     "jn",       "kill",      "labs",
-      "ldexp",   "link",     "listen",  "localtime", "lockf",   "log",    "log2",     "log10",     "lseek",
-      "main",    "malloc",   "memcpy",  "memset",    "mkdir",   "mktime", "modf",     "nan",       "nice",
-      "open",    "optarg",   "optind",  "pause",     "perror",  "pipe",   "poll",     "pow",       "printf",
-      "putc",    "putenv",   "puts",    "qsort",     "raise",   "rand",   "random",   "read",      "readlink",
-      "realloc", "recv",     "remove",  "rename",    "revoke",  "rewind", "rindex",   "rint",      "rmdir",
-      "round",   "sbrk",     "scanf",   "select",    "send",    "setenv", "shutdown", "sigaction", "signal",
-      "sin",     "sleep",    "socket",  "sqrt",      "srand",   "stat",   "stime",    "stpcpy",    "strcat",
-      "strchr",  "strcpy",   "strlen",  "swab",      "symlink", "sync",   "syscall",  "system",    "tan",
-      "time",    "timezone", "tmpfile", "tolower",   "toupper", "trunc",  "truncate", "tzname",    "tzset",
-      "umask",   "uname",    "ungetc",  "unlink",    "usleep",  "vfork",  "wait",     "waitpid",   "wcslen",
-      "write",   "y0",       "y1",      "yn"};
-  return kNames;
+bool contains(std::span<const std::string_view> sorted, std::string_view name) {
+  return std::ranges::binary_search(sorted, name);
+}
+
+/// What a namespace could not be called: the lists of scripts/reserved-names, and what they cannot know.
+bool is_global_name(std::string_view name) {
+  static const std::set<std::string_view> kMore{"encrypt", "exec", "gets", "main", "stime", "uname"};
+  return contains(kGlobalNames, name) || contains(kFieldMacros, name) || kMore.contains(name);
 }
 
 std::vector<std::string> words(std::string_view name) {
@@ -199,12 +185,14 @@ bool is_field_path(std::string_view text) {
   return std::ranges::all_of(parts, [](const std::string& part) { return is_field_name(part); });
 }
 
-std::string cpp_field_name(const std::string& name) { return keywords().contains(name) ? name + "_" : name; }
+std::string cpp_field_name(const std::string& name) {
+  return keywords().contains(name) || contains(kFieldMacros, name) ? name + "_" : name;
+}
 
 std::string cpp_namespace_name(const std::string& name) {
   std::string out = name;
   std::ranges::replace(out, '-', '_');
-  return keywords().contains(out) || global_names().contains(out) ? out + "_" : out;
+  return keywords().contains(out) || is_global_name(out) ? out + "_" : out;
 }
 
 std::string cpp_enum_name(std::string_view value) {
@@ -229,12 +217,9 @@ std::string camel_case(std::string_view field) {
 }
 
 bool is_macro_name(std::string_view type_name) {
-  static constexpr std::array<std::string_view, 38> kMacros{
-      "BUFSIZ", "DOMAIN", "E2BIG",    "EACCES", "EAGAIN", "EBADF",    "EBUSY",  "ECHILD",   "EDEADLK", "EDOM",
-      "EEXIST", "EFAULT", "EFBIG",    "EINTR",  "EINVAL", "EIO",      "EISDIR", "EMFILE",   "EMLINK",  "ENODEV",
-      "ENOENT", "ENOMEM", "ENOSPC",   "ENOSYS", "EOF",    "EPERM",    "EPIPE",  "ERANGE",   "EROFS",   "ESPIPE",
-      "ESRCH",  "FALSE",  "INFINITY", "NAN",    "NULL",   "OVERFLOW", "TRUE",   "UNDERFLOW"};
-  return std::ranges::find(kMacros, type_name) != kMacros.end() ||
+  // Of other versions of the C library.
+  static const std::set<std::string_view> kMore{"DOMAIN", "FALSE", "OVERFLOW", "TRUE", "UNDERFLOW"};
+  return contains(kTypeMacros, type_name) || kMore.contains(type_name) ||
          (type_name.starts_with("SIG") && std::ranges::none_of(type_name, is_lower));
 }
 
@@ -266,17 +251,6 @@ std::string setting_word_without(std::string_view name, const std::vector<std::s
   const std::size_t last = whole.rfind('_');
   if (last == std::string::npos) return whole;
   return std::ranges::find(droppable, whole.substr(last + 1)) != droppable.end() ? whole.substr(0, last) : whole;
-}
-
-std::string snake_case_of(std::string_view type_name) {
-  std::string out;
-  for (std::size_t i = 0; i < type_name.size(); ++i) {
-    const bool starts_word = i > 0 && is_upper(type_name[i]) &&
-                             (!is_upper(type_name[i - 1]) || (i + 1 < type_name.size() && is_lower(type_name[i + 1])));
-    if (starts_word) out += '_';
-    out += lower(type_name[i]);
-  }
-  return out;
 }
 
 std::vector<std::string> split(std::string_view text, char separator) {

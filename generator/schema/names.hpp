@@ -21,7 +21,7 @@ std::string cpp_enum_name(std::string_view value);        // "kTop"
 std::string cpp_tag_name(std::string_view bucket);        // "TextFiles"
 std::string camel_case(std::string_view field);           // "pageNumber"
 
-/// Why a record, enum or event cannot be called so: a macro of the C or C++ library. Empty: it can.
+/// Whether a record, enum, event or tag cannot be called so: it is a macro of the C or C++ library.
 bool is_macro_name(std::string_view type_name);
 
 /// Why a stage cannot be called so; empty when it can.
@@ -32,8 +32,6 @@ std::string lower_case(std::string_view text);
 std::string setting_word(std::string_view name);
 /// The same without the last word when that is one of `droppable` (lower case) and not the only one.
 std::string setting_word_without(std::string_view name, const std::vector<std::string>& droppable);
-/// "text_processed_event".
-std::string snake_case_of(std::string_view type_name);
 
 std::vector<std::string> split(std::string_view text, char separator);
 

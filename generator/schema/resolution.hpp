@@ -78,6 +78,8 @@ struct PathResult {
   const Field* field = nullptr;  // the last
 };
 PathResult find_path(const Resolution& r, const Record& record, const std::string& path);
+/// Reports a path whose value would show itself where it is used; true when it did.
+bool refuse_sensitive(Resolution& r, const FieldPath& path, const Span& span, const std::string& where);
 /// A field path written as a value; reports what is wrong.
 std::optional<FieldPath> path_value(Resolution& r, const Node& node, const Record& record, const std::string& what);
 

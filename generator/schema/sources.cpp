@@ -32,7 +32,8 @@ class Binder {
         text_(text),
         stage_(stage),
         consumed_(*r.record_of(stage.consumes)),
-        produced_(stage.produces.empty() ? nothing_ : *r.record_of(stage.produces.front().event)) {}
+        event_(stage.produces.empty() ? nothing_ : r.pipeline.events.at(stage.produces.front().event)),
+        produced_(stage.produces.empty() ? no_fields_ : *r.record_of(event_.name)) {}
 
   void run() {
     read_with();
@@ -46,6 +47,7 @@ class Binder {
     read_keys();
     read_set();
     for (const Field& field : produced_.fields) add_source(field);
+    for (const Parameter& parameter : event_.parameters) add_parameter(parameter.name);
   }
 
  private:
@@ -96,6 +98,7 @@ class Binder {
         stage_.arguments.push_back({std::string(parameter.name), std::move(value), ""});
       }
     }
+    for (const ActionParameter& parameter : action_.parameters) check_needs(parameter);
   }
 
   void miss(const ActionParameter& parameter) {
@@ -133,6 +136,7 @@ class Binder {
       case Role::kValue:
         if (auto value = value_of(r_, node, Type{.kind = parameter.type, .name = {}, .element = {}}, true, consumed_,
                                   parameter_what(parameter))) {
+          if (value->kind == Expression::Kind::kLiteral && !is_choice(parameter, node)) return;
           stage_.arguments.push_back({std::string(parameter.name), std::move(*value), ""});
         }
         return;
@@ -143,6 +147,29 @@ class Binder {
       case Role::kSecret:
         return;
     }
+  }
+
+  bool is_choice(const ActionParameter& parameter, const Node& node) {
+    const std::vector<std::string> choices(parameter.choices.begin(), parameter.choices.end());
+    return choices.empty() || r_.values.choice(node, parameter_what(parameter), choices).has_value();
+  }
+
+  /// A parameter that another one's value asks for, and that has none.
+  void check_needs(const ActionParameter& parameter) {
+    const std::string_view other = parameter.needed_for.parameter;
+    const std::string_view literal = parameter.needed_for.literal;
+    const bool is_needed = std::ranges::any_of(stage_.arguments, [&](const ActionArgument& argument) {
+      return argument.parameter == other && argument.value.literal.text == literal;
+    });
+    if (!is_needed) return;
+    const Entry given = entry(text_.with, parameter.name);
+    const bool is_empty = given.value != nullptr && given.value->is_sequence() && given.value->items.empty();
+    if (given.value != nullptr && !is_empty) return;
+    r_.report.error(code::kMissingParameter, is_empty ? given.value->span : entry(text_.with, other).value->span,
+                    in_quotes(action_.name) + " needs " + in_quotes(parameter.name) + " for " + std::string(other) +
+                        ": " + std::string(literal),
+                    "write " + std::string(parameter.name) + ": " +
+                        (parameter.is_list ? "[program, --option, value]" : std::string(parameter.doc)));
   }
 
   void bind_input(const ActionParameter& parameter, const Node& node) {
@@ -192,6 +219,14 @@ class Binder {
                       is_object ? "name a field of type object<…>" : "");
       return;
     }
+    if (is_object && field->optional) {
+      give_up(true);
+      r_.report.error(code::kMisfit, node.span,
+                      parameter_what(parameter) + " is always written, and " + in_quotes(produced_.name + "." + *name) +
+                          " is optional",
+                      "make it required: " + *name + ": " + spelled(field->type));
+      return;
+    }
     const auto [same, is_new] = by_action_.try_emplace(*name, &parameter);
     if (!is_new) {
       r_.report.error(code::kTwoSources, node.span,
@@ -226,14 +261,7 @@ class Binder {
                       parameter.is_list ? "write [program, --option, value]" : "give it a value");
       return;
     }
-    const std::vector<std::string> choices(parameter.choices.begin(), parameter.choices.end());
-    if (!choices.empty() && std::ranges::find(choices, literal->text) == choices.end()) {
-      std::string hint = did_you_mean(literal->text, choices);
-      if (hint.empty()) hint = "choose " + one_of(choices);
-      r_.report.error(code::kMisfit, node.span, parameter_what(parameter) + " cannot be " + in_quotes(literal->text),
-                      hint);
-      return;
-    }
+    if (!is_choice(parameter, node)) return;
     Expression value;
     value.literal = std::move(*literal);
     stage_.arguments.push_back({std::string(parameter.name), std::move(value), ""});
@@ -334,12 +362,17 @@ class Binder {
     }
   }
 
+  bool is_parameter(const std::string& name) const {
+    return std::ranges::find(event_.parameters, name, &Parameter::name) != event_.parameters.end();
+  }
+
   /// Reports keys that are no fields of the produced event; true for those that are.
   bool is_produced_field(const Node& key, const char* what) {
     if (produced_.find(key.text) != nullptr) return true;
     if (r_.broken_records.contains(produced_.name)) return false;
     std::vector<std::string> names;
     for (const Field& each : produced_.fields) names.push_back(each.name);
+    for (const Parameter& parameter : event_.parameters) names.push_back(parameter.name);
     r_.report.error(code::kUnknownField, key.span,
                     in_quotes(what) + ": " + in_quotes(produced_.name) + " has no field " + in_quotes(key.text),
                     did_you_mean(key.text, names));
@@ -398,6 +431,11 @@ class Binder {
     for (std::size_t i = 0; i < text_.set->keys.size(); ++i) {
       const Node& key = text_.set->keys[i];
       const Node& value = text_.set->items[i];
+      if (is_parameter(key.text)) {
+        set_tried_.insert(key.text);
+        set_parameter(key, value);
+        continue;
+      }
       if (!is_produced_field(key, "set")) continue;
       const Field& field = *produced_.find(key.text);
       set_tried_.insert(key.text);
@@ -420,6 +458,44 @@ class Binder {
         set_.emplace(key.text, std::move(*expression));
       }
     }
+  }
+
+  /// A part of the subject: a text that is one token of it.
+  void set_parameter(const Node& key, const Node& value) {
+    if (value.is_null()) {
+      r_.report.error(code::kMisfit, value.span, in_quotes(key.text) + " must always have a value",
+                      "it is part of the subject " + in_quotes(event_.subject));
+      return;
+    }
+    auto expression = value_of(r_, value, Type{.kind = TypeKind::kString, .name = {}, .element = {}}, false, consumed_,
+                               in_quotes(key.text));
+    if (!expression) return;
+    if (expression->kind == Expression::Kind::kLiteral && !is_resource_name(expression->literal.text)) {
+      r_.report.error(code::kPlaceholder, value.span, in_quotes(value.text) + " cannot be part of a subject",
+                      "letters, digits, '_' and '-'");
+      return;
+    }
+    std::vector<const FieldPath*> paths{&expression->path};
+    for (const Expression::Part& part : expression->parts) paths.push_back(&part.path);
+    for (const FieldPath* path : paths) {
+      if (refuse_sensitive(r_, *path, value.span, "a subject")) return;
+    }
+    set_.emplace(key.text, std::move(*expression));
+  }
+
+  void add_parameter(const std::string& name) {
+    FieldSource source;
+    source.field = name;
+    source.kind = FieldSource::Kind::kSet;
+    if (const auto set = set_.find(name); set != set_.end()) {
+      source.expression = set->second;
+    } else if (!set_tried_.contains(name)) {
+      const Field* same = consumed_.find(name);
+      r_.report.error(code::kNoParameter, text_.where,
+                      "nothing gives the subject of " + in_quotes(event_.name) + " its " + in_quotes("{" + name + "}"),
+                      "write set: {" + name + ": " + (same != nullptr ? name : "…") + "}");
+    }
+    stage_.produces.front().parameters.push_back(std::move(source));
   }
 
   void add_source(const Field& field) {
@@ -493,11 +569,13 @@ class Binder {
   const Action& action_;
   const StageText& text_;
   Stage& stage_;
-  const Record nothing_{};  // stands for the produced event of a stage that has none
+  const Event nothing_{};  // these stand for the produced event of a stage that has none
+  const Record no_fields_{};
   const Record& consumed_;
+  const Event& event_;  // the produced one
   const Record& produced_;
   std::map<std::string, const ActionParameter*> by_action_;  // field -> what fills it
-  std::map<std::string, Expression> keys_, set_;
+  std::map<std::string, Expression> keys_, set_;             // set_: of fields and of parameters
   std::set<std::string> set_tried_;
   bool outputs_incomplete_ = false;  // `with:` has mistakes: nothing is said about fields that it may have filled
 };

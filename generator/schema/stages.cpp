@@ -63,7 +63,7 @@ bool resolve_produces(Resolution& r, const Node& node, Stage& stage, std::vector
                      "for any number of them write list<" + text->name + ">");
       continue;
     }
-    stage.produces.push_back({text->name, text->count, {}});
+    stage.produces.push_back({text->name, text->count, {}, {}});
     spans.push_back(text->span);
   }
   std::ranges::sort(stage.produces, {}, &ProducedEvent::event);
@@ -110,6 +110,7 @@ std::optional<FieldPath> collect_path(Resolution& r, const MapView& map, const c
                    "make it required");
     return std::nullopt;
   }
+  if (refuse_sensitive(r, *path, node->span, "what a group has in common")) return std::nullopt;
   return path;
 }
 

@@ -167,6 +167,12 @@ class Builder : public YAML::EventHandler {
     node.plain = tag.empty() || tag == "?";
     node.flow = flow_ > 0;
     if (!node.plain && tag != "!" && tag != "tag:yaml.org,2002:str") refuse_tag(node.span, tag);
+    if (value.find('\0') != std::string::npos) {
+      // Regular expressions and C strings end there.
+      report_.error(code::kNotInLanguage, node.span, "the text holds the character NUL",
+                    "remove the escape, or keep such data in 'bytes'");
+      std::erase(node.text, '\0');
+    }
     finish(std::move(node), anchor);
   }
 

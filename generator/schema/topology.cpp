@@ -86,22 +86,38 @@ std::optional<std::vector<SubjectPart>> parse_subject(Resolution& r, const Node&
   return parts;
 }
 
+/// Whatever is no field of the record is said by those who publish: publish(outbox, event, region).
+void add_parameter(const std::string& name, Event& event) {
+  if (std::ranges::find(event.parameters, name, &Parameter::name) != event.parameters.end()) return;
+  // Names inside of the function that gets it.
+  static const std::set<std::string> kTaken{"event", "fresh", "outbox", "renew"};
+  const std::string cpp_name = cpp_field_name(name);
+  event.parameters.push_back({name, kTaken.contains(cpp_name) ? cpp_name + "_" : cpp_name});
+}
+
 void resolve_placeholders(Resolution& r, const Node& subject, const std::vector<SubjectPart>& parts,
                           const Record& record, Event& event) {
   for (const SubjectPart& part : parts) {
     if (!part.is_placeholder) continue;
     const std::size_t offset = subject.text.find("{" + part.text + "}");
     const Span span = part_of(subject, offset, part.text.size() + 2);
-    event.placeholders.push_back(part.text);
     const PathResult result = find_path(r, record, part.text);
+    event.placeholders.push_back({part.text, result.path});
     if (result.quiet) continue;
     if (!result.path) {
-      event.parameters.push_back(part.text);
+      const bool is_name = part.text.find('.') == std::string::npos;
+      if (is_name && result.hint.empty()) {
+        add_parameter(part.text, event);
+        continue;
+      }
+      std::string hint = result.hint;
+      if (hint.empty()) hint = "make it a field of the event";
+      if (is_name) hint += " Else call the parameter something less like it.";
       r.report.error(code::kParameter, span,
-                     result.problem + ", so nothing gives the subject its " + in_quotes("{" + part.text + "}"),
-                     result.hint.empty() ? "make it a field of the event" : result.hint);
+                     result.problem + ", so nothing gives the subject its " + in_quotes("{" + part.text + "}"), hint);
       continue;
     }
+    if (refuse_sensitive(r, *result.path, span, "a subject")) continue;
     const TypeKind kind = result.path->type.kind;
     const bool good = kind == TypeKind::kString || kind == TypeKind::kUuid || kind == TypeKind::kInt32 ||
                       kind == TypeKind::kInt64 || kind == TypeKind::kBool || kind == TypeKind::kEnum ||
@@ -125,13 +141,12 @@ void resolve_placeholders(Resolution& r, const Node& subject, const std::vector<
 Delivery resolve_delivery(Resolution& r, const MapView& map) {
   const Node* node = map.find("delivery");
   if (node == nullptr) return Delivery::kJetStream;
-  const bool is_core = node->is_map() || (node->is_scalar() && node->text == "core");
-  if (is_core) {
+  if (node->is_map() || (node->is_scalar() && node->text == "core")) {
     r.report.error(code::kNotSupported, node->span, "delivery by core NATS is not supported yet",
-                   "remove 'delivery' to have the event stored in a stream");
-  } else {
-    r.values.choice(*node, "'delivery'", {"jetstream", "core"});
+                   "remove 'delivery' and name a 'stream' that stores the event");
+    return Delivery::kBroadcast;  // any of those that need no stream
   }
+  r.values.choice(*node, "'delivery'", {"jetstream", "core"});
   return Delivery::kJetStream;
 }
 
@@ -178,7 +193,10 @@ void resolve_event(Resolution& r, const std::string& name, const Declaration& de
                                Record{.name = event.record, .doc = {}, .fields = {}, .origin = event.origin});
   }
 
-  if (const Node* stream = map.require("stream", "write stream: JOBS, a name under 'streams:'")) {
+  const Node* stream = event.delivery == Delivery::kJetStream
+                           ? map.require("stream", "write stream: JOBS, a name under 'streams:'")
+                           : map.find("stream");
+  if (stream != nullptr) {
     if (r.find(Section::kStreams, *stream) != nullptr) {
       event.stream = stream->text;
       r.pipeline.streams.at(event.stream).events.push_back(name);
@@ -330,6 +348,12 @@ void resolve_buckets(Resolution& r) {
     if (const Node* doc = map.find("doc")) r.values.text(*doc, "'doc'");
     if (is_resource_name(name)) {
       bucket.cpp_name = cpp_tag_name(name);
+      if (is_macro_name(bucket.cpp_name)) {
+        r.report.error(code::kReserved, declaration.key->span,
+                       in_quotes(name) + " would be called " + in_quotes(bucket.cpp_name) +
+                           " in C++, which is a macro of the C library",
+                       "choose another name");
+      }
       const auto [same, is_new] = tags.try_emplace(lower_case(bucket.cpp_name), name);
       if (!is_new) {
         r.report

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <cstdlib>
 #include <limits>
 
 #include "schema/names.hpp"
@@ -198,19 +200,24 @@ bool has_shape(std::string_view text, std::string_view shape) {
   return true;
 }
 
-bool is_date(std::string_view text) {
-  if (!has_shape(text, "9999-99-99")) return false;
+/// Dates and times are generated as what the runtime's parsers give for the text: what they refuse, is refused here.
+std::optional<std::chrono::sys_days> date_of(std::string_view text) {
+  if (!has_shape(text, "9999-99-99")) return std::nullopt;
   const int year = static_cast<int>(*to_int64(text.substr(0, 4)));
   const int month = static_cast<int>(*to_int64(text.substr(5, 2)));
   const int day = static_cast<int>(*to_int64(text.substr(8, 2)));
   const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(static_cast<unsigned>(month)),
                                          std::chrono::day(static_cast<unsigned>(day))};
-  return date.ok();
+  if (year < 1 || !date.ok()) return std::nullopt;
+  return std::chrono::sys_days(date);
 }
 
+bool is_time_of_day(std::string_view text) { return has_shape(text, "99:99") && text < "24" && text.substr(3) < "60"; }
+
 bool is_timestamp(std::string_view text) {
-  if (text.size() < 20 || !is_date(text.substr(0, 10)) || !has_shape(text.substr(10, 9), "T99:99:99")) return false;
-  if (text.substr(11, 2) > "23" || text.substr(14, 2) > "59" || text.substr(17, 2) > "59") return false;
+  if (text.size() < 20 || !has_shape(text.substr(10, 9), "T99:99:99")) return false;
+  const auto date = date_of(text.substr(0, 10));
+  if (!date || !is_time_of_day(text.substr(11, 5)) || text.substr(17, 2) > "59") return false;
   std::string_view rest = text.substr(19);
   if (rest.starts_with('.')) {
     std::size_t end = 1;
@@ -218,7 +225,16 @@ bool is_timestamp(std::string_view text) {
     if (end == 1 || end > 10) return false;
     rest.remove_prefix(end);
   }
-  return rest == "Z" || has_shape(rest, "+99:99") || has_shape(rest, "-99:99");
+  if (rest == "Z") return true;
+  if (!(rest.starts_with('+') || rest.starts_with('-')) || !is_time_of_day(rest.substr(1))) return false;
+  // In UTC it has to be in the years 1 to 9999, too.
+  const auto minutes = [](std::string_view time) {
+    return std::chrono::minutes(*to_int64(time.substr(0, 2)) * 60 + *to_int64(time.substr(3, 2)));
+  };
+  const auto offset = minutes(rest.substr(1));
+  const auto in_utc = *date + minutes(text.substr(11, 5)) + (rest.front() == '-' ? offset : -offset);
+  using std::chrono::year;
+  return in_utc >= std::chrono::sys_days(year(1) / 1 / 1) && in_utc < std::chrono::sys_days(year(10000) / 1 / 1);
 }
 
 bool is_uuid(std::string_view text) {
@@ -242,6 +258,12 @@ std::string number_misfit(std::string_view text, const Type& type) {
     return "";
   }
   if (!is_number(text)) return "is no number";
+  if (type.kind == TypeKind::kFloat64) {
+    const double number = std::strtod(std::string(text).c_str(), nullptr);
+    const bool is_zero = text.substr(0, text.find_first_of("eE")).find_first_of("123456789") == std::string_view::npos;
+    if (std::isinf(number)) return "is too large for float64";
+    if (number == 0 && !is_zero) return "is too small for float64";
+  }
   if (type.kind == TypeKind::kDecimal) {
     if (text.find_first_of("eE") != std::string_view::npos) return "has an exponent, which decimals have not";
     std::string_view digits = text.starts_with('-') ? text.substr(1) : text;
@@ -708,7 +730,7 @@ std::optional<Literal> literal_as(const Resolution& r, const Node& node, const T
       literal.kind = Literal::Kind::kText;
       break;
     case TypeKind::kDate:
-      if (!is_date(node.text)) why = in_quotes(node.text) + " is no date such as 2026-01-31";
+      if (!date_of(node.text)) why = in_quotes(node.text) + " is no date such as 2026-01-31";
       literal.kind = Literal::Kind::kText;
       break;
     case TypeKind::kEnum: {

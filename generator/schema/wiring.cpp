@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "model/snake_case.hpp"
 #include "schema/names.hpp"
 #include "schema/resolution.hpp"
 
@@ -97,8 +98,10 @@ void check_workflow_id(Resolution& r) {
     for (const ProducedEvent& produced : stage.produces) events.insert(produced.event);
   }
   if (r.pipeline.ingest) {
+    events.insert(r.pipeline.ingest->events.begin(), r.pipeline.ingest->events.end());
     for (const UploadSpec& upload : r.pipeline.ingest->uploads) {
       if (!upload.produces.empty()) events.insert(upload.produces);
+      if (upload.result && !upload.result->event.empty()) events.insert(upload.result->event);
     }
   }
   for (const std::string& event : events) {
@@ -114,6 +117,7 @@ void check_workflow_id(Resolution& r) {
       } else if (result.path->optional) {
         why = in_quotes(path) + " is optional there";
       } else {
+        refuse_sensitive(r, *result.path, r.declared.workflow_id.value->span, "the workflow of a message");
         continue;
       }
     }
@@ -225,7 +229,7 @@ void assign_settings(Resolution& r) {
   for (auto& [name, event] : r.pipeline.events) {
     if (event.subject.empty()) continue;
     std::vector<std::string> choices{subject_words(event.subject, false), subject_words(event.subject, true),
-                                     snake_case_of(name)};
+                                     snake_case(name)};
     if (choices.front().empty()) choices.erase(choices.begin());
     all.push_back(
         {std::move(choices), "_subject", r.span_of(Section::kEvents, name), named("event", name), &event.setting});

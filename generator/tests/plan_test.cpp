@@ -1,3 +1,5 @@
+#include "plan/plan.hpp"
+
 #include <gtest/gtest.h>
 
 #include "plan/text.hpp"
@@ -40,6 +42,25 @@ TEST(Text, doc_comments_are_wrapped_and_never_end_in_a_backslash) {
     EXPECT_LE(line.size(), 100U);
   }
   EXPECT_TRUE(doc_lines("").empty());
+}
+
+TEST(Graph, no_stage_is_called_like_a_word_of_mermaid) {
+  Pipeline pipeline;
+  Event event;
+  event.name = "Ping";
+  event.subject = "ping";
+  pipeline.events["Ping"] = event;
+  for (const char* name : {"end", "style", "the-end"}) {
+    Stage stage;
+    stage.name = name;
+    stage.consumes = "Ping";
+    stage.action = "custom";
+    pipeline.stages[name] = stage;
+  }
+  const std::string text = graph(pipeline);
+  EXPECT_NE(text.find("\n  STAGE_end[\"<b>end</b>"), std::string::npos) << text;
+  EXPECT_NE(text.find("\n  STAGE_style[\"<b>style</b>"), std::string::npos) << text;
+  EXPECT_NE(text.find("\n  the_end[\"<b>the-end</b>"), std::string::npos) << text;
 }
 
 }  // namespace

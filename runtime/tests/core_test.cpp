@@ -359,6 +359,38 @@ TEST(Types, ADerivedUuidIsVersion8AndAlwaysTheSame) {
   EXPECT_NE(Uuid::derived("abc"), Uuid::derived("abd"));
 }
 
+/// As generated: a record with a fresh field, held in every way.
+struct Mark {
+  Uuid id{};
+  std::optional<std::vector<Mark>> inner{};
+};
+void renew(Mark& value, const Fresh& fresh) {
+  value.id = fresh.uuid("id");
+  renew(value.inner, fresh.in("inner"));
+}
+
+TEST(Fresh, EveryUuidOfAnEventIsAnotherAndTheSameAtARedelivery) {
+  const auto ids = [](const std::string& message) {
+    const Fresh fresh(message);
+    std::optional<Mark> absent, mark = Mark{.id = {}, .inner = std::vector<Mark>(2)};
+    std::map<std::string, std::vector<Mark>> marks{{"a", std::vector<Mark>(1)}, {"a.0", std::vector<Mark>(2)}};
+    renew(absent, fresh.in("absent"));
+    renew(mark, fresh.in("mark"));
+    renew(marks, fresh.in("marks"));
+    EXPECT_FALSE(absent);
+    const auto& inner = *mark->inner;
+    return std::vector<Uuid>{fresh.uuid("id"), fresh.uuid("other_id"), mark->id,           inner[0].id,
+                             inner[1].id,      marks["a"][0].id,       marks["a.0"][0].id, marks["a.0"][1].id};
+  };
+  const auto first = ids("message"), again = ids("message"), other = ids("another");
+  EXPECT_EQ(first, again);
+  std::set<std::string> all;
+  for (const auto& each : {first, other})
+    for (const Uuid& id : each) all.insert(id.to_string());
+  EXPECT_EQ(all.size(), 2 * first.size());
+  EXPECT_FALSE(all.contains(Uuid{}.to_string()));
+}
+
 TEST(Types, ADecimalIsKeptByItsDigits) {
   struct Case {
     std::string_view text;

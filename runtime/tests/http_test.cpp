@@ -557,7 +557,7 @@ IngestApi test_api(const Settings&) {
     const UploadFields given = json::parse(fields, read_fields);
     json::Writer out;
     out.begin_object();
-    out.field("id", outbox.fresh().uuid());
+    out.field("id", outbox.fresh().uuid("id"));
     out.field("workflow", workflow);
     out.field("pdfKey", object);
     out.field("title", given.title);

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,18 +18,42 @@
 
 namespace pipegen {
 
-/// Makes the `fresh` fields of one outgoing event: the uuid is the same at every redelivery, the time is not.
+/// Makes the `fresh` fields of one outgoing event: a uuid is the same at every redelivery, the time is not.
 class Fresh {
  public:
-  explicit Fresh(std::string message_id) : message_id_(std::move(message_id)) {}
+  explicit Fresh(std::string message_id) : message_id_(message_id), scope_(std::move(message_id)) {}
   /// Nats-Msg-Id of the event.
   const std::string& message_id() const noexcept { return message_id_; }
-  Uuid uuid() const { return Uuid::derived(message_id_); }
+  /// Of the field at that path, "header.event_id": another one for each field.
+  Uuid uuid(std::string_view path) const { return Uuid::derived(concat(scope_, ":", path)); }
   Timestamp now() const { return pipegen::now(); }
+  /// For what is inside of the field at that path.
+  Fresh in(std::string_view path) const {
+    Fresh inner(*this);
+    inner.scope_ = concat(scope_, ":", path);
+    return inner;
+  }
 
  private:
   std::string message_id_{};
+  std::string scope_{};  // what the uuids are derived from
 };
+
+// The fresh fields of what is in an optional, a list or a map. renew(Record&, const Fresh&) is generated for the
+// records that have some.
+template <typename T>
+void renew(std::optional<T>& value, const Fresh& fresh) {
+  if (value) renew(*value, fresh);
+}
+template <typename T>
+void renew(std::vector<T>& values, const Fresh& fresh) {
+  for (std::size_t i = 0; i < values.size(); ++i) renew(values[i], fresh.in(std::to_string(i)));
+}
+template <typename T>
+void renew(std::map<std::string, T>& values, const Fresh& fresh) {
+  std::size_t i = 0;
+  for (auto& [key, value] : values) renew(value, fresh.in(std::to_string(i++)));
+}
 
 /// An event on its way out.
 struct Outgoing {
@@ -50,13 +75,13 @@ class Outbox {
   virtual void publish(Outgoing event) = 0;
 };
 
-/// What a handler that makes several events calls: `emit(event)`. `publish(Outbox&, Event)` is generated for each
-/// event.
-template <typename Event>
+/// What a handler that makes several events calls: `emit(event)`; `emit(event, region)` when {region} in its subject is
+/// no field of it. `publish(Outbox&, Event, Parameters...)` is generated for each event.
+template <typename Event, typename... Parameters>
 class Emitter {
  public:
   explicit Emitter(Outbox& outbox) : outbox_(outbox) {}
-  void operator()(Event event) { publish(outbox_, std::move(event)); }
+  void operator()(Event event, Parameters... parameters) { publish(outbox_, std::move(event), parameters...); }
 
  private:
   Outbox& outbox_;

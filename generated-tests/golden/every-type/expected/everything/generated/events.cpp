@@ -37,7 +37,7 @@ Inner read_inner(pipegen::json::Reader& in) {
         out.new_ = in.string();
         break;
       case 3:
-        out.order = in.float64({.min = 0.5, .max = 99});
+        out.order = in.float64({.min = 0.5, .max = 99.0});
         break;
     }
   }
@@ -370,7 +370,7 @@ void write(pipegen::json::Writer& out, const RegionEvent& value) {
 
 void publish(pipegen::Outbox& outbox, RegionEvent event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.event_id = fresh.uuid();
+  event.header.event_id = fresh.uuid("header.event_id");
   event.header.timestamp = fresh.now();
   outbox.publish({
       .event = "RegionEvent",

@@ -118,7 +118,7 @@ void write(pipegen::json::Writer& out, const WavFileCreatedEvent& value) {
 
 void publish(pipegen::Outbox& outbox, WavFileCreatedEvent event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.event_id = fresh.uuid();
+  event.header.event_id = fresh.uuid("header.event_id");
   event.header.timestamp = fresh.now();
   outbox.publish({
       .event = "WavFileCreatedEvent",

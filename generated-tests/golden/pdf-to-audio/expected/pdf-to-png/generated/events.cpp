@@ -169,16 +169,16 @@ PDFCreatedEvent read_pdf_created_event(pipegen::json::Reader& in) {
         out.pdf_key = in.object_key<PdfFiles>();
         break;
       case 4:
-        out.repetition_penalty = in.float64({.min = 0});
+        out.repetition_penalty = in.float64({.min = 0.0});
         break;
       case 5:
         out.seed = in.int64();
         break;
       case 6:
-        out.temperature = in.float64({.min = 0});
+        out.temperature = in.float64({.min = 0.0});
         break;
       case 7:
-        out.top_p = in.float64({.min = 0, .max = 1});
+        out.top_p = in.float64({.min = 0.0, .max = 1.0});
         break;
       case 8:
         out.voice = in.string({.max_length = 64});
@@ -239,16 +239,16 @@ PNGCreatedEvent read_png_created_event(pipegen::json::Reader& in) {
         out.png_key = in.object_key<PngFiles>();
         break;
       case 6:
-        out.repetition_penalty = in.float64({.min = 0});
+        out.repetition_penalty = in.float64({.min = 0.0});
         break;
       case 7:
         out.seed = in.int64();
         break;
       case 8:
-        out.temperature = in.float64({.min = 0});
+        out.temperature = in.float64({.min = 0.0});
         break;
       case 9:
-        out.top_p = in.float64({.min = 0, .max = 1});
+        out.top_p = in.float64({.min = 0.0, .max = 1.0});
         break;
       case 10:
         out.total_pages = in.int32({.min = 1});
@@ -280,7 +280,7 @@ void write(pipegen::json::Writer& out, const PNGCreatedEvent& value) {
 
 void publish(pipegen::Outbox& outbox, PNGCreatedEvent event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.event_id = fresh.uuid();
+  event.header.event_id = fresh.uuid("header.event_id");
   event.header.timestamp = fresh.now();
   outbox.publish({
       .event = "PNGCreatedEvent",

@@ -8,7 +8,7 @@ namespace pdf_to_png {
 void handle(const PDFCreatedEvent& event, pipegen::Context& context, pipegen::Emitter<PNGCreatedEvent>& emit) {
   const pipegen::actions::RenderPdf options{
       .pdf = event.pdf_key,
-      .dpi = context.settings().number("pdf_to_png_service.dpi", 200),
+      .dpi = context.settings().number("pdf_to_png_service.dpi", 200.0),
   };
   pipegen::actions::render_pdf(context, options, [&](const pipegen::actions::Page& page) {
     PNGCreatedEvent out;

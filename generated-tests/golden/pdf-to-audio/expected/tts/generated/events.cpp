@@ -110,19 +110,19 @@ TextProcessedEvent read_text_processed_event(pipegen::json::Reader& in) {
         out.png_key = in.object_key<PngFiles>();
         break;
       case 4:
-        out.repetition_penalty = in.float64({.min = 0});
+        out.repetition_penalty = in.float64({.min = 0.0});
         break;
       case 5:
         out.seed = in.int64();
         break;
       case 6:
-        out.temperature = in.float64({.min = 0});
+        out.temperature = in.float64({.min = 0.0});
         break;
       case 7:
         out.text_key = in.object_key<TextFiles>();
         break;
       case 8:
-        out.top_p = in.float64({.min = 0, .max = 1});
+        out.top_p = in.float64({.min = 0.0, .max = 1.0});
         break;
       case 9:
         out.total_pages = in.int32({.min = 1});
@@ -153,7 +153,7 @@ void write(pipegen::json::Writer& out, const TextProcessedEvent& value) {
 
 void publish(pipegen::Outbox& outbox, AudioChunkCreatedEvent event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.event_id = fresh.uuid();
+  event.header.event_id = fresh.uuid("header.event_id");
   event.header.timestamp = fresh.now();
   outbox.publish({
       .event = "AudioChunkCreatedEvent",

@@ -157,34 +157,50 @@ const std::string_view kOpenApi = R"openapi({
       "PictureCreated": {
         "type": "object",
         "properties": {
+          "crop": {
+            "$ref": "#/components/schemas/Crop"
+          },
           "header": {
             "$ref": "#/components/schemas/Header"
+          },
+          "pageNumber": {
+            "type": "integer",
+            "format": "int32"
           },
           "pictureKey": {
             "type": "string",
             "minLength": 1,
             "maxLength": 1024
           },
-          "pageNumber": {
-            "type": "integer",
-            "format": "int32"
+          "quality": {
+            "$ref": "#/components/schemas/Quality"
           },
           "width": {
             "type": "integer",
             "format": "int32",
             "minimum": 1
-          },
-          "quality": {
-            "$ref": "#/components/schemas/Quality"
-          },
-          "crop": {
-            "$ref": "#/components/schemas/Crop"
           }
         },
         "required": [
           "header",
-          "pictureKey",
-          "pageNumber"
+          "pageNumber",
+          "pictureKey"
+        ]
+      },
+      "Crop": {
+        "type": "object",
+        "properties": {
+          "left": {
+            "type": "integer",
+            "format": "int32"
+          },
+          "right": {
+            "type": "integer",
+            "format": "int32"
+          }
+        },
+        "required": [
+          "left"
         ]
       },
       "Header": {
@@ -207,22 +223,6 @@ const std::string_view kOpenApi = R"openapi({
         "enum": [
           "fast",
           "good"
-        ]
-      },
-      "Crop": {
-        "type": "object",
-        "properties": {
-          "left": {
-            "type": "integer",
-            "format": "int32"
-          },
-          "right": {
-            "type": "integer",
-            "format": "int32"
-          }
-        },
-        "required": [
-          "left"
         ]
       }
     }

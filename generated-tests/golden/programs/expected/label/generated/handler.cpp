@@ -22,8 +22,8 @@ LabelCreated handle(const ThumbnailCreated& event, pipegen::Context& context) {
       .bearer_token = context.settings().secret("label_service.bearer_token"),
   };
   const auto result = pipegen::actions::http_call(context, options);
-  out.label_text = result.text;
   out.http_status = result.status;
+  out.label_text = result.text;
   return out;
 }
 

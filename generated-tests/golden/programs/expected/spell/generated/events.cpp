@@ -32,10 +32,10 @@ void write(pipegen::json::Writer& out, const Header& value) {
 LabelCreated read_label_created(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
       {"header"},
-      {"pageNumber"},
+      {"httpStatus", pipegen::json::kOptional},
       {"labelKey"},
       {"labelText"},
-      {"httpStatus", pipegen::json::kOptional},
+      {"pageNumber"},
   };
   LabelCreated out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
@@ -44,7 +44,7 @@ LabelCreated read_label_created(pipegen::json::Reader& in) {
         out.header = read_header(in);
         break;
       case 1:
-        out.page_number = in.int32();
+        out.http_status = in.int32();
         break;
       case 2:
         out.label_key = in.object_key<LabelFiles>();
@@ -53,7 +53,7 @@ LabelCreated read_label_created(pipegen::json::Reader& in) {
         out.label_text = in.string();
         break;
       case 4:
-        out.http_status = in.int32();
+        out.page_number = in.int32();
         break;
     }
   }
@@ -63,10 +63,10 @@ LabelCreated read_label_created(pipegen::json::Reader& in) {
 void write(pipegen::json::Writer& out, const LabelCreated& value) {
   out.begin_object();
   out.field("header", value.header);
-  out.field("pageNumber", value.page_number);
+  out.field("httpStatus", value.http_status);
   out.field("labelKey", value.label_key);
   out.field("labelText", value.label_text);
-  out.field("httpStatus", value.http_status);
+  out.field("pageNumber", value.page_number);
   out.end_object();
 }
 
@@ -98,7 +98,7 @@ void write(pipegen::json::Writer& out, const LabelSpelled& value) {
 
 void publish(pipegen::Outbox& outbox, LabelSpelled event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.event_id = fresh.uuid();
+  event.header.event_id = fresh.uuid("header.event_id");
   outbox.publish({
       .event = "LabelSpelled",
       .subject = outbox.settings().text("nats.label_spelled_subject", "label.spelled"),

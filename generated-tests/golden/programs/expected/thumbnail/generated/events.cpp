@@ -17,32 +17,6 @@ std::string to_text(Quality value) { return std::string(kQualityNames[static_cas
 
 void write(pipegen::json::Writer& out, Quality value) { out.value(kQualityNames[static_cast<std::size_t>(value)]); }
 
-Header read_header(pipegen::json::Reader& in) {
-  static constexpr pipegen::json::Field kFields[] = {
-      {"eventId"},
-      {"workflowId"},
-  };
-  Header out;
-  for (pipegen::json::Object fields(in, kFields); fields.next();) {
-    switch (fields.index()) {
-      case 0:
-        out.event_id = in.uuid();
-        break;
-      case 1:
-        out.workflow_id = in.string();
-        break;
-    }
-  }
-  return out;
-}
-
-void write(pipegen::json::Writer& out, const Header& value) {
-  out.begin_object();
-  out.field("eventId", value.event_id);
-  out.field("workflowId", value.workflow_id);
-  out.end_object();
-}
-
 Crop read_crop(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
       {"left"},
@@ -69,35 +43,61 @@ void write(pipegen::json::Writer& out, const Crop& value) {
   out.end_object();
 }
 
+Header read_header(pipegen::json::Reader& in) {
+  static constexpr pipegen::json::Field kFields[] = {
+      {"eventId"},
+      {"workflowId"},
+  };
+  Header out;
+  for (pipegen::json::Object fields(in, kFields); fields.next();) {
+    switch (fields.index()) {
+      case 0:
+        out.event_id = in.uuid();
+        break;
+      case 1:
+        out.workflow_id = in.string();
+        break;
+    }
+  }
+  return out;
+}
+
+void write(pipegen::json::Writer& out, const Header& value) {
+  out.begin_object();
+  out.field("eventId", value.event_id);
+  out.field("workflowId", value.workflow_id);
+  out.end_object();
+}
+
 PictureCreated read_picture_created(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"header"},
-      {"pictureKey"},
-      {"pageNumber"},
-      {"width", pipegen::json::kOptional},
-      {"quality", pipegen::json::kOptional},
       {"crop", pipegen::json::kOptional},
+      {"header"},
+      {"pageNumber"},
+      {"pictureKey"},
+      {"quality", pipegen::json::kOptional},
+      {"width", pipegen::json::kOptional},
   };
   PictureCreated out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
       case 0:
-        out.header = read_header(in);
+        out.crop = read_crop(in);
         break;
       case 1:
-        out.picture_key = in.object_key<PictureFiles>();
+        out.header = read_header(in);
         break;
       case 2:
         out.page_number = in.int32();
         break;
       case 3:
-        out.width = in.int32({.min = 1});
+        out.picture_key = in.object_key<PictureFiles>();
         break;
       case 4:
         out.quality = read_quality(in);
         break;
       case 5:
-        out.crop = read_crop(in);
+        out.width = in.int32({.min = 1});
         break;
     }
   }
@@ -106,12 +106,12 @@ PictureCreated read_picture_created(pipegen::json::Reader& in) {
 
 void write(pipegen::json::Writer& out, const PictureCreated& value) {
   out.begin_object();
-  out.field("header", value.header);
-  out.field("pictureKey", value.picture_key);
-  out.field("pageNumber", value.page_number);
-  out.field("width", value.width);
-  out.field("quality", value.quality);
   out.field("crop", value.crop);
+  out.field("header", value.header);
+  out.field("pageNumber", value.page_number);
+  out.field("pictureKey", value.picture_key);
+  out.field("quality", value.quality);
+  out.field("width", value.width);
   out.end_object();
 }
 
@@ -148,7 +148,7 @@ void write(pipegen::json::Writer& out, const ThumbnailCreated& value) {
 
 void publish(pipegen::Outbox& outbox, ThumbnailCreated event) {
   const pipegen::Fresh fresh = outbox.fresh();
-  event.header.event_id = fresh.uuid();
+  event.header.event_id = fresh.uuid("header.event_id");
   outbox.publish({
       .event = "ThumbnailCreated",
       .subject = outbox.settings().text("nats.thumbnail_created_subject", "thumbnail.created"),

@@ -28,14 +28,6 @@ Quality read_quality(pipegen::json::Reader& in);
 std::string to_text(Quality value);
 void write(pipegen::json::Writer& out, Quality value);
 
-struct Header {
-  pipegen::Uuid event_id{};
-  std::string workflow_id{};
-};
-
-Header read_header(pipegen::json::Reader& in);
-void write(pipegen::json::Writer& out, const Header& value);
-
 struct Crop {
   std::int32_t left{};
   std::optional<std::int32_t> right{};
@@ -44,14 +36,22 @@ struct Crop {
 Crop read_crop(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const Crop& value);
 
+struct Header {
+  pipegen::Uuid event_id{};
+  std::string workflow_id{};
+};
+
+Header read_header(pipegen::json::Reader& in);
+void write(pipegen::json::Writer& out, const Header& value);
+
 /// Event on subject picture.created.
 struct PictureCreated {
-  Header header{};
-  pipegen::ObjectKey<PictureFiles> picture_key{};
-  std::int32_t page_number{};
-  std::optional<std::int32_t> width{};
-  std::optional<Quality> quality{};
   std::optional<Crop> crop{};
+  Header header{};
+  std::int32_t page_number{};
+  pipegen::ObjectKey<PictureFiles> picture_key{};
+  std::optional<Quality> quality{};
+  std::optional<std::int32_t> width{};
 };
 
 PictureCreated read_picture_created(pipegen::json::Reader& in);

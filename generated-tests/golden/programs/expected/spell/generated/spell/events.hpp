@@ -29,10 +29,10 @@ void write(pipegen::json::Writer& out, const Header& value);
 /// Event on subject label.created.
 struct LabelCreated {
   Header header{};
-  std::int32_t page_number{};
+  std::optional<std::int32_t> http_status{};
   pipegen::ObjectKey<LabelFiles> label_key{};
   std::string label_text{};
-  std::optional<std::int32_t> http_status{};
+  std::int32_t page_number{};
 };
 
 LabelCreated read_label_created(pipegen::json::Reader& in);
