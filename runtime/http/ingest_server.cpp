@@ -169,10 +169,18 @@ class IngestOutbox final : public Outbox {
   void flush(nats::Connection& connection, nats::Headers headers, std::string_view workflow_id) {
     if (!workflow_id.empty()) headers["Pipegen-Workflow-Id"] = workflow_id;
     for (std::size_t i = 0; i < events_.size(); ++i) {
-      connection.publish(events_[i].subject, events_[i].payload, message_id(i), headers);
+      try {
+        connection.publish(events_[i].subject, events_[i].payload, message_id(i), headers);
+      } catch (const nats::Unconfirmed&) {
+        may_be_stored_ = true;
+        throw;
+      }
+      may_be_stored_ = true;
     }
   }
 
+  /// Whether flush(), when it threw, may have stored something all the same.
+  bool may_be_stored() const { return may_be_stored_; }
   std::string first_message_id() const { return message_id(0); }
   std::map<std::string, std::int64_t> produced() const {
     std::map<std::string, std::int64_t> counts;
@@ -188,6 +196,7 @@ class IngestOutbox final : public Outbox {
   const Settings& settings_;
   std::string base_;
   std::vector<Outgoing> events_;
+  bool may_be_stored_ = false;
 };
 
 /// What a request was answered with when it was accepted; kept for repetitions of it.
@@ -431,60 +440,63 @@ struct IngestServer::Impl {
 
   // --- Idempotency-Key -----------------------------------------------------------------------------------------------
 
+  /// One try at a request.
+  struct Attempt {
+    std::string id;  // a UUID that its message ids are made of, the same for every try with one Idempotency-Key
+    /// To be called with the digest of the payload when everything is checked and nothing is visible yet.
+    std::function<void(const std::string& digest)> commit = [](const std::string&) {};
+    bool may_be_stored = false;  // this try or one before it may have published, whatever the answer is
+  };
+
   /// Runs `accept` once per key; a repetition of the same payload gets the first answer. `digest` reads the payload of
-  /// a repetition, without storing it; `accept` leaves its digest in its argument.
-  Response once(Request& request, const std::optional<std::string>& key, std::string_view workflow_id,
-                const std::function<Accepted(std::string& digest)>& accept,
-                const std::function<std::string()>& digest) {
-    std::string payload;
-    if (!key || api.idempotency_bucket.empty()) return accept(payload).response();
+  /// a repetition, without storing it. `path` is that of an upload, else empty.
+  Response once(Request& request, const std::optional<std::string>& key, std::string_view path,
+                const std::function<Accepted(Attempt& attempt)>& accept, const std::function<std::string()>& digest) {
+    Attempt attempt{.id = Uuid::random().to_string()};
+    if (!key || api.idempotency_bucket.empty()) return accept(attempt).response();
     Idempotency idempotency(connection(), name_of(api.topology.key_values, api.idempotency_bucket),
                             std::max<std::chrono::milliseconds>(10min, upload_timeout + 1min));
-    const Idempotency::Claim claim = idempotency.begin(request.path, *key);
+    Idempotency::Claim claim = idempotency.begin(request.path, *key);
     switch (claim.state) {
       case Idempotency::Claim::State::kBusy:
         throw Problem(409, "a request with this Idempotency-Key is being worked on", {{"Retry-After", "1"}});
       case Idempotency::Claim::State::kDone:
-        if (digest() != claim.digest) {
-          throw Problem(422, "this Idempotency-Key was used before, with another payload; give a new one");
-        }
+        if (digest() != claim.digest) throw other_payload();
         return json::parse(claim.response, read_accepted).response();
       case Idempotency::Claim::State::kMine:
         break;
     }
+    attempt.id = claim.id;
+    attempt.commit = [&](const std::string& payload) { idempotency.commit(claim, payload); };
+    attempt.may_be_stored = !claim.digest.empty();
     try {
       // The one that had the key before may have died between publishing and saying so.
-      const auto before = claim.taken_over ? accepted_before(request.path, workflow_id) : std::nullopt;
-      if (before) payload = digest();
-      const Accepted answer = before ? *before : accept(payload);
-      now_or_later(
-          [idempotency, claim, payload, answer]() mutable { idempotency.finish(claim, payload, text_of(answer)); });
+      const auto before = attempt.may_be_stored ? accepted_before(path, claim.id) : std::nullopt;
+      if (before && digest() != claim.digest) throw other_payload();
+      const Accepted answer = before ? *before : accept(attempt);
+      now_or_later([idempotency, claim, answer]() mutable { idempotency.finish(claim, text_of(answer)); });
       return answer.response();
     } catch (...) {
-      now_or_later([idempotency, claim]() mutable { idempotency.release(claim); });
+      const bool published = attempt.may_be_stored;
+      now_or_later([idempotency, claim, published]() mutable { idempotency.release(claim, published); });
       throw;
     }
   }
 
-  std::optional<Accepted> accepted_before(const std::string& path, std::string_view workflow_id) const {
-    if (workflow_id.empty() || api.status_bucket.empty()) return std::nullopt;
+  std::optional<Accepted> accepted_before(std::string_view path, const std::string& workflow_id) const {
+    if (path.empty() || api.status_bucket.empty()) return std::nullopt;
     KeyValue store = status_store();
     if (store.count(KeyValue::key_token(workflow_id) + "." + KeyValue::key_token(kIngestStage) + ".*") == 0) {
       return std::nullopt;
     }
-    const std::string id(workflow_id);
-    return accepted(id, IngestOutbox(settings, id).first_message_id(), path + "/" + id);
+    return accepted(workflow_id, IngestOutbox(settings, workflow_id).first_message_id(),
+                    std::string(path) + "/" + workflow_id);
   }
 
   static std::optional<std::string> idempotency_key(const Request& request) {
     const auto header = request.header("Idempotency-Key");
     if (!header) return std::nullopt;
     return parse_idempotency_key(*header);
-  }
-
-  /// The same for the same key, else new.
-  std::string identity_of(const Request& request, const std::optional<std::string>& key) const {
-    return (key ? Uuid::derived(api.pipeline + ":" + request.path + ":" + *key) : Uuid::random()).to_string();
   }
 
   // --- POST <upload> -------------------------------------------------------------------------------------------------
@@ -583,10 +595,10 @@ struct IngestServer::Impl {
     if (!is_form) check_media_type(upload, media_type);
     Fields fields(upload.fields);
     for (const auto& [name, value] : request.query) fields.add(name, value);
-    const std::string workflow_id = identity_of(request, key);
-    if (!is_form && upload.check) upload.check(fields.json(), workflow_id);
 
-    const auto accept = [&](std::string& digest) {
+    const auto accept = [&](Attempt& attempt) {
+      const std::string& workflow_id = attempt.id;
+      if (!is_form && upload.check) upload.check(fields.json(), workflow_id);
       const std::string object_key =
           upload.object_extension.empty() ? workflow_id : workflow_id + "." + upload.object_extension;
       ObjectStore store = objects(upload.bucket);
@@ -599,8 +611,8 @@ struct IngestServer::Impl {
       });
       const std::string given = fields.json();
       sum.update(bytes_of(given));
-      digest = base64url(sum.finish());
       if (is_form && upload.check) upload.check(given, workflow_id);
+      attempt.commit(base64url(sum.finish()));
       const ObjectInfo stored = object.finish();
       IngestOutbox outbox(settings, workflow_id);
       const std::string trace = traceparent_from(request.header("traceparent"));
@@ -608,7 +620,9 @@ struct IngestServer::Impl {
         upload.publish(given, workflow_id, object_key, outbox);
         outbox.flush(nats, {{"traceparent", trace}}, workflow_id);
       } catch (...) {
-        remove_later_if_away(store, object_key, key.has_value());
+        attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
+        // An event that may be stored must find its object.
+        if (!attempt.may_be_stored) remove_later_if_away(store, object_key, key.has_value());
         throw;
       }
       note_accepted(workflow_id, outbox);
@@ -625,7 +639,7 @@ struct IngestServer::Impl {
       sum.update(bytes_of(fields.json()));
       return base64url(sum.finish());
     };
-    return once(request, key, workflow_id, accept, digest);
+    return once(request, key, upload.path, accept, digest);
   }
 
   void remove_later_if_away(ObjectStore store, const std::string& object_key, bool repeatable) {
@@ -750,13 +764,18 @@ struct IngestServer::Impl {
     }
     const auto key = idempotency_key(request);
     const auto digest_of = [](const std::string& body) { return base64url(Sha256::of(bytes_of(body))); };
-    const auto accept = [&](std::string& digest) {
+    const auto accept = [&](Attempt& attempt) {
       const std::string body = request.read_text(kMaxEventBody);
-      digest = digest_of(body);
       check_json(body);
-      IngestOutbox outbox(settings, identity_of(request, key));
+      IngestOutbox outbox(settings, attempt.id);
       const std::string workflow_id = event.publish(body, outbox);
-      outbox.flush(nats, {{"traceparent", traceparent_from(request.header("traceparent"))}}, workflow_id);
+      attempt.commit(digest_of(body));
+      try {
+        outbox.flush(nats, {{"traceparent", traceparent_from(request.header("traceparent"))}}, workflow_id);
+      } catch (...) {
+        attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
+        throw;
+      }
       note_accepted(workflow_id, outbox);
       log.debug("accepted",
                 {{"workflow_id", workflow_id}, {"message_id", outbox.first_message_id()}, {"event", event.event}});

@@ -100,7 +100,8 @@ std::string explain(const Outcome& outcome, std::string_view what) {
 void throw_outcome(const Outcome& outcome, std::string_view what) {
   const std::string text = explain(outcome, what);
   if (outcome.status == NATS_MAX_PAYLOAD || outcome.status == NATS_INVALID_SUBJECT) throw PermanentError(text);
-  if (outcome.status != NATS_OK) throw Unavailable(text);
+  if (outcome.status == NATS_NO_RESPONDERS) throw Unavailable(text);
+  if (outcome.status != NATS_OK) throw Unconfirmed(text);
   if (outcome.code == JSStreamMessageExceedsMaximumErr) throw PermanentError(text);
   // Everything else that a stream says about a publish is about its own state: full, sealed, without a leader.
   throw Unavailable(text);

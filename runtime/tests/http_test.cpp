@@ -10,6 +10,7 @@
 #include <latch>
 #include <thread>
 
+#include "core/sha256.hpp"
 #include "http/client.hpp"
 #include "http/idempotency.hpp"
 #include "http/ingest_server.hpp"
@@ -793,6 +794,154 @@ TEST_F(IngestTest, ARepeatedIdempotencyKeyIsDoneOnce) {
   EXPECT_EQ(messages(), 1);
   EXPECT_EQ(http.Post("/documents?title=a", {{"Idempotency-Key", "k-2"}}, "%PDF", "application/pdf")->status, 202);
   EXPECT_EQ(messages(), 2);
+}
+
+/// Stands between a service and the server. Once the service has sent `text`, nothing of the server reaches it any more
+/// until release().
+class NatsProxy {
+ public:
+  NatsProxy(int server_port, std::string text) : server_port_(server_port), text_(std::move(text)) {
+    listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address = loopback(0);
+    socklen_t size = sizeof address;
+    if (::bind(listener_, reinterpret_cast<sockaddr*>(&address), size) != 0 || ::listen(listener_, 16) != 0 ||
+        ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+      throw std::runtime_error("cannot listen");
+    }
+    port_ = ntohs(address.sin_port);
+    acceptor_ = std::thread([this] { accept_all(); });
+  }
+  ~NatsProxy() {
+    release();
+    ::shutdown(listener_, SHUT_RDWR);
+    acceptor_.join();
+    for (const int fd : sockets_) ::shutdown(fd, SHUT_RDWR);
+    pumps_.clear();
+    for (const int fd : sockets_) ::close(fd);
+    ::close(listener_);
+  }
+  std::string url() const { return "nats://127.0.0.1:" + std::to_string(port_); }
+  void release() {
+    const std::lock_guard lock(mutex_);
+    text_.clear();
+    holds_ = false;
+    changed_.notify_all();
+  }
+
+ private:
+  static sockaddr_in loopback(int port) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<std::uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return address;
+  }
+  void accept_all() {
+    for (int client = 0; (client = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC)) >= 0;) {
+      const int server = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+      const sockaddr_in address = loopback(server_port_);
+      if (::connect(server, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) ::close(client);
+      sockets_.push_back(client);
+      sockets_.push_back(server);
+      pumps_.emplace_back([this, client, server] {
+        pump(client, server, [this](std::string_view octets) {
+          const std::lock_guard lock(mutex_);
+          if (!text_.empty() && octets.find(text_) != std::string_view::npos) holds_ = true;
+        });
+      });
+      pumps_.emplace_back([this, client, server] {
+        pump(server, client, [this](std::string_view) {
+          std::unique_lock lock(mutex_);
+          changed_.wait(lock, [this] { return !holds_; });
+        });
+      });
+    }
+  }
+  static void pump(int from, int to, const std::function<void(std::string_view)>& look) {
+    std::vector<char> part(256 * 1024);
+    for (ssize_t got = 0; (got = ::recv(from, part.data(), part.size(), 0)) > 0;) {
+      look({part.data(), static_cast<std::size_t>(got)});
+      if (::send(to, part.data(), static_cast<std::size_t>(got), MSG_NOSIGNAL) != got) break;
+    }
+    ::shutdown(to, SHUT_RDWR);
+  }
+
+  const int server_port_;
+  int listener_ = -1;
+  int port_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::string text_;
+  bool holds_ = false;
+  std::thread acceptor_;
+  std::vector<int> sockets_;  // the acceptor's while it runs
+  std::vector<std::jthread> pumps_;
+};
+
+TEST_F(IngestTest, AnEventWhoseAckWasLostKeepsItsObject) {
+  NatsProxy proxy(nats_server.port(), " documents.created ");
+  nats::Connection far(options_for(proxy.url()));
+  http::IngestServer other(api, settings, metrics);
+  other.start();
+  other.attach(far);
+  httplib::Client http("127.0.0.1", other.port());
+  http.set_read_timeout(60s);
+  const httplib::Headers key = {{"Idempotency-Key", "k"}};
+  const auto unsure = http.Post("/documents", key, "%PDF", "application/pdf");
+  ASSERT_TRUE(unsure);
+  EXPECT_EQ(unsure->status, 503) << unsure->body;
+  ASSERT_EQ(messages(), 1);
+  const std::string workflow = message(1).workflow;
+  proxy.release();
+  EXPECT_TRUE(eventually([&] { return http.Get("/ready")->status == 200; }));
+  EXPECT_EQ(text_of(pdfs().get(workflow + ".pdf")), "%PDF");
+
+  // The repetition is the same request; another document under this key is not, because the first may be on its way.
+  EXPECT_TRUE(eventually([&] { return http.Post("/documents", key, "%PDX", "application/pdf")->status == 422; }));
+  const auto again = http.Post("/documents", key, "%PDF", "application/pdf");
+  EXPECT_EQ(again->status, 202) << again->body;
+  EXPECT_EQ(member(again->body, "workflow_id"), workflow);
+  EXPECT_EQ(text_of(pdfs().get(workflow + ".pdf")), "%PDF");
+  EXPECT_EQ(messages(), 1);
+}
+
+TEST_F(IngestTest, AKeyThatIsUsedAgainAfterItsEntryHasExpiredIsANewRequest) {
+  auto http = client();
+  const httplib::Headers key = {{"Idempotency-Key", "k"}};
+  const auto first = http.Post("/documents", key, "%PDF-1", "application/pdf");
+  ASSERT_EQ(first->status, 202) << first->body;
+  ASSERT_EQ(js_PurgeStream(connection.handles().consume_js, "KV_KEYS_1", nullptr, nullptr), NATS_OK);
+  const auto second = http.Post("/documents", key, "%PDF-2", "application/pdf");
+  ASSERT_EQ(second->status, 202) << second->body;
+  EXPECT_NE(member(first->body, "workflow_id"), member(second->body, "workflow_id"));
+  EXPECT_NE(member(first->body, "message_id"), member(second->body, "message_id"));
+  EXPECT_EQ(messages(), 2);
+  EXPECT_EQ(text_of(pdfs().get(member(first->body, "workflow_id") + ".pdf")), "%PDF-1");
+}
+
+TEST_F(IngestTest, ARequestThatDiedAfterItsEventIsFinishedWithTheSamePayloadOnly) {
+  http::Idempotency died(connection, "KEYS_1", 0ms);
+  auto claim = died.begin("/documents", "k");
+  Sha256 sum;
+  sum.update(bytes_of("%PDF"));
+  sum.update(bytes_of("{}"));
+  died.commit(claim, base64url(sum.finish()));
+  statuses().put(http::status_key(claim.id, "_ingest", "m"), http::status_value(entry("", "done", {}, 1)));
+
+  http::Idempotency next(connection, "KEYS_1", 0ms);
+  const auto taken = next.begin("/documents", "k");
+  EXPECT_EQ(taken.state, http::Idempotency::Claim::State::kMine);
+  EXPECT_EQ(taken.id, claim.id);
+  EXPECT_THROW(died.commit(claim, claim.digest), Problem);  // two may not publish
+  next.release(taken, true);
+
+  auto http = client();
+  const httplib::Headers key = {{"Idempotency-Key", "k"}};
+  EXPECT_EQ(http.Post("/documents", key, "%PDX", "application/pdf")->status, 422);
+  const auto answer = http.Post("/documents", key, "%PDF", "application/pdf");
+  EXPECT_EQ(answer->status, 202) << answer->body;
+  EXPECT_EQ(member(answer->body, "workflow_id"), claim.id);
+  EXPECT_EQ(messages(), 0);
 }
 
 TEST_F(IngestTest, AFailedRequestGivesItsIdempotencyKeyBack) {
