@@ -87,7 +87,7 @@ std::vector<const Stage*> in_order(const Pipeline& pipeline) {
   while (ordered.size() < pipeline.stages.size()) {
     for (const auto& [name, stage] : pipeline.stages) {
       if (placed.contains(name)) continue;
-      const bool waits = std::ranges::any_of(pipeline.stages, [&](const auto& entry) {
+      const bool waits = std::ranges::any_of(pipeline.stages, [&, &name = name, &stage = stage](const auto& entry) {
         return !placed.contains(entry.first) && entry.first != name &&
                std::ranges::find(entry.second.produces, stage.consumes, &ProducedEvent::event) !=
                    entry.second.produces.end();
