@@ -29,7 +29,7 @@ bool is_text(const Type& type) {
 
 /// What a client may give along with an upload: everything but what the API fills in itself.
 void client_fields(const Pipeline& pipeline, const std::string& record_name, const std::string& prefix,
-                   const std::set<std::string>& filled, json& out) {
+                   const std::set<std::string>& filled, std::vector<ClientField>& out) {
   for (const Field& field : pipeline.records.at(record_name).fields) {
     const bool is_record = field.type.kind == TypeKind::kRecord;
     if (filled.contains(record_name + "." + field.name)) {
@@ -37,7 +37,7 @@ void client_fields(const Pipeline& pipeline, const std::string& record_name, con
       if (is_record) client_fields(pipeline, field.type.name, prefix + field.json_name + ".", filled, out);
       continue;
     }
-    out.push_back({{"name", cpp_string(prefix + field.json_name)}, {"kind", is_text(field.type) ? "kText" : "kJson"}});
+    out.push_back({prefix + field.json_name, &field, is_text(field.type)});
   }
 }
 
@@ -101,7 +101,7 @@ std::vector<const Stage*> in_order(const Pipeline& pipeline) {
   while (ordered.size() < pipeline.stages.size()) {
     for (const auto& [name, stage] : pipeline.stages) {
       if (placed.contains(name)) continue;
-      const bool waits = std::ranges::any_of(pipeline.stages, [&](const auto& entry) {
+      const bool waits = std::ranges::any_of(pipeline.stages, [&, &name = name, &stage = stage](const auto& entry) {
         return !placed.contains(entry.first) && entry.first != name &&
                std::ranges::find(entry.second.produces, stage.consumes, &ProducedEvent::event) !=
                    entry.second.produces.end();
@@ -135,6 +135,7 @@ void plan_ingest(const Pipeline& pipeline, Plan& plan) {
   std::set<std::string> events, published, filled, origin_files{ingest.origin.file};
   Needs needs;
 
+  std::map<std::string, std::vector<ClientField>> fields;
   json uploads = json::array();
   for (const UploadSpec& upload : ingest.uploads) {
     const Event& event = pipeline.events.at(upload.produces);
@@ -159,9 +160,11 @@ void plan_ingest(const Pipeline& pipeline, Plan& plan) {
     std::string media;
     for (const std::string& type : upload.media_types) media += (media.empty() ? "" : ", ") + cpp_string(type);
     view["media_types"] = "{" + media + "}";
-    json fields = json::array();
-    client_fields(pipeline, event.record, "", filled, fields);
-    view["fields"] = fields;
+    client_fields(pipeline, event.record, "", filled, fields[upload.name]);
+    view["fields"] = json::array();
+    for (const ClientField& field : fields[upload.name]) {
+      view["fields"].push_back({{"name", cpp_string(field.name)}, {"kind", field.is_text ? "kText" : "kJson"}});
+    }
     view["has_result"] = upload.result.has_value();
     if (upload.result) {
       const Event& result = pipeline.events.at(upload.result->event);
@@ -231,7 +234,7 @@ void plan_ingest(const Pipeline& pipeline, Plan& plan) {
   add(generated + "events.cpp", "service/generated/events.cpp", types);
   add(generated + service.cpp_name + "/api.hpp", "ingest/generated/api.hpp", json::object());
   add(generated + "main.cpp", "ingest/generated/main.cpp", json::object());
-  add(generated + "openapi.cpp", "ingest/generated/openapi.cpp", {{"openapi", openapi(pipeline)}});
+  add(generated + "openapi.cpp", "ingest/generated/openapi.cpp", {{"openapi", openapi(pipeline, fields, filled)}});
   add(generated + "api.cpp", "ingest/generated/api.cpp",
       {{"uploads", uploads},
        {"has_uploads", !uploads.empty()},

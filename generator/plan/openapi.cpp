@@ -64,147 +64,268 @@ json schema_of(const Type& type) {
   return json::object();
 }
 
-void add_schemas(const Pipeline& pipeline, const Type& type, json& schemas);
+/// What the API needs to know of the schema, and the schemas that it has written so far.
+struct Schemas {
+  const Pipeline& pipeline;
+  const std::set<std::string>& filled;
+  json written;
+};
 
-void add_record(const Pipeline& pipeline, const Record& record, const std::string& name, json& schemas) {
-  if (schemas.contains(name)) return;
-  schemas[name] = json::object();
+void add_schemas(const Type& type, Schemas& schemas);
+
+void add_record(const Record& record, const std::string& name, Schemas& schemas) {
+  if (schemas.written.contains(name)) return;
+  schemas.written[name] = json::object();
   json schema = {{"type", "object"}};
   if (!record.doc.empty()) schema["description"] = record.doc;
   json properties = json::object();
   json required = json::array();
   for (const Field& field : record.fields) {
     properties[field.json_name] = schema_of(field);
-    // What the publisher makes anew need not be sent.
-    if (!field.optional && !field.default_value && field.fresh == FreshKind::kNone) required.push_back(field.json_name);
+    // What the publisher makes anew or fills in need not be sent.
+    const bool made = field.fresh != FreshKind::kNone || schemas.filled.contains(record.name + "." + field.name);
+    if (!field.optional && !field.default_value && !made) required.push_back(field.json_name);
   }
   schema["properties"] = properties;
   if (!required.empty()) schema["required"] = required;
-  schemas[name] = schema;
-  for (const Field& field : record.fields) add_schemas(pipeline, field.type, schemas);
+  schemas.written[name] = schema;
+  for (const Field& field : record.fields) add_schemas(field.type, schemas);
 }
 
-void add_schemas(const Pipeline& pipeline, const Type& type, json& schemas) {
-  if (type.kind == TypeKind::kRecord) add_record(pipeline, pipeline.records.at(type.name), type.name, schemas);
+void add_schemas(const Type& type, Schemas& schemas) {
+  const Pipeline& pipeline = schemas.pipeline;
+  if (type.kind == TypeKind::kRecord) add_record(pipeline.records.at(type.name), type.name, schemas);
   if (type.kind == TypeKind::kEnum)
-    schemas[type.name] = {{"type", "string"}, {"enum", pipeline.enums.at(type.name).values}};
-  for (const Type& element : type.element) add_schemas(pipeline, element, schemas);
+    schemas.written[type.name] = {{"type", "string"}, {"enum", pipeline.enums.at(type.name).values}};
+  for (const Type& element : type.element) add_schemas(element, schemas);
+}
+
+json ref(const std::string& kind, const std::string& name) { return {{"$ref", "#/components/" + kind + "/" + name}}; }
+
+json content(const std::string& media_type, json schema) { return {{media_type, {{"schema", std::move(schema)}}}}; }
+
+json answer(const std::string& description, json body) {
+  return {{"description", description}, {"content", std::move(body)}};
 }
 
 json problem(const std::string& description) {
-  return {{"description", description},
-          {"content", {{"application/problem+json", {{"schema", {{"$ref", "#/components/schemas/Problem"}}}}}}}};
+  return answer(description, content("application/problem+json", ref("schemas", "Problem")));
 }
 
-json accepted() {
-  return {{"description", "Accepted: the message is stored in its stream."},
-          {"headers", {{"Location", {{"schema", {{"type", "string"}}}}}}},
-          {"content", {{"application/json", {{"schema", {{"$ref", "#/components/schemas/Accepted"}}}}}}}};
+json text() { return {{"type", "string"}}; }
+json count() { return {{"type", "integer"}, {"minimum", 0}}; }
+json time() { return {{"type", "string"}, {"format", "date-time"}}; }
+
+json parameter(const std::string& name, const std::string& in, const std::string& description) {
+  return {{"name", name}, {"in", in}, {"required", in == "path"}, {"description", description}, {"schema", text()}};
 }
 
-json parameter(const std::string& name, const std::string& in, bool required, const std::string& description) {
-  return {{"name", name},
-          {"in", in},
-          {"required", required},
-          {"description", description},
-          {"schema", {{"type", "string"}}}};
+/// A field that may come with an upload, as a query parameter. What is not text is JSON.
+json query_parameter(const ClientField& field) {
+  json out = {{"name", field.name}, {"in", "query"}, {"required", false}};
+  if (!field.field->doc.empty()) out["description"] = field.field->doc;
+  if (field.is_text) {
+    out["schema"] = schema_of(*field.field);
+  } else {
+    out["content"] = content("application/json", schema_of(*field.field));
+  }
+  return out;
 }
 
-}  // namespace
+/// What every route that publishes may answer besides 202.
+json refusals() {
+  return {{"400", ref("responses", "Malformed")},      {"408", ref("responses", "TooSlow")},
+          {"409", ref("responses", "InProgress")},     {"413", ref("responses", "TooLarge")},
+          {"415", ref("responses", "WrongMediaType")}, {"422", ref("responses", "Invalid")},
+          {"500", ref("responses", "Failed")},         {"503", ref("responses", "Unavailable")}};
+}
 
-std::string openapi(const Pipeline& pipeline) {
-  json schemas = {
+json upload_operation(const UploadSpec& upload, const std::vector<ClientField>& fields) {
+  json parameters = json::array({ref("parameters", "IdempotencyKey")});
+  json form = {{"file", {{"type", "string"}, {"contentMediaType", "application/octet-stream"}}}};
+  for (const ClientField& field : fields) {
+    parameters.push_back(query_parameter(field));
+    form[field.name] = schema_of(*field.field);
+  }
+  json bodies = json::object();
+  for (const std::string& type : upload.media_types) bodies[type] = {{"schema", json::object()}};
+  if (upload.media_types.empty()) bodies["application/octet-stream"] = {{"schema", json::object()}};
+  bodies["multipart/form-data"] = {
+      {"schema", {{"type", "object"}, {"properties", form}, {"required", json::array({"file"})}}}};
+  json responses = {{"202", ref("responses", "Started")}};
+  responses.update(refusals());
+  return {{"operationId", "upload_" + upload.name},
+          {"summary", "Stores the body and starts a workflow."},
+          {"parameters", parameters},
+          {"requestBody", {{"required", true}, {"content", bodies}}},
+          {"responses", responses}};
+}
+
+json status_operation(const UploadSpec& upload) {
+  return {{"operationId", "status_" + upload.name},
+          {"summary", "How far the workflow is."},
+          {"parameters", json::array({ref("parameters", "WorkflowId")})},
+          {"responses",
+           {{"200", answer("The state of the workflow.", content("application/json", ref("schemas", "Status")))},
+            {"404", problem("No such workflow.")},
+            {"500", ref("responses", "Failed")},
+            {"503", ref("responses", "Unavailable")}}}};
+}
+
+json result_operation(const UploadSpec& upload) {
+  const json body = content(upload.result->media_type, json::object());
+  json whole = answer("The object.", body);
+  whole["headers"] = {{"ETag", {{"schema", text()}}}, {"Accept-Ranges", {{"schema", {{"const", "bytes"}}}}}};
+  json part = answer("A part of the object.", body);
+  part["headers"] = {{"ETag", {{"schema", text()}}}, {"Content-Range", {{"schema", text()}}}};
+  json outside = problem("The range lies outside of the object.");
+  outside["headers"] = {{"Content-Range", {{"schema", text()}}}};
+  return {{"operationId", "result_" + upload.name},
+          {"summary", "The finished object; ranges are served."},
+          {"parameters",
+           json::array({ref("parameters", "WorkflowId"),
+                        parameter("Range", "header", "One range of octets: \"bytes=0-1023\". Others are ignored."),
+                        parameter("If-Range", "header", "The ETag for which the range is meant.")})},
+          {"responses",
+           {{"200", whole},
+            {"206", part},
+            {"404", problem("No such workflow, or it is not finished; \"state\" says how far it is.")},
+            {"416", outside},
+            {"500", ref("responses", "Failed")},
+            {"503", ref("responses", "Unavailable")}}}};
+}
+
+json event_operation(const std::string& name, const Event& event) {
+  json responses = {{"202", ref("responses", "Published")}};
+  responses.update(refusals());
+  return {{"operationId", "publish_" + name},
+          {"summary", event.doc.empty() ? "Publishes a " + name + "." : event.doc},
+          {"parameters", json::array({ref("parameters", "IdempotencyKey")})},
+          {"requestBody", {{"required", true}, {"content", content("application/json", ref("schemas", name))}}},
+          {"responses", responses}};
+}
+
+/// Of the routes that every service has.
+void add_admin_operations(json& paths) {
+  const json said = content("application/json", {{"type", "object"}, {"properties", {{"status", text()}}}});
+  paths["/health"]["get"] = {{"operationId", "health"},
+                             {"summary", "Whether the service is alive."},
+                             {"responses", {{"200", answer("It is.", said)}}}};
+  paths["/ready"]["get"] = {
+      {"operationId", "ready"},
+      {"summary", "Whether the service can do its work now."},
+      {"responses", {{"200", answer("It can.", said)}, {"503", ref("responses", "Unavailable")}}}};
+  paths["/metrics"]["get"] = {
+      {"operationId", "metrics"},
+      {"summary", "Metrics for Prometheus."},
+      {"responses", {{"200", answer("In Prometheus' text format.", content("text/plain", text()))}}}};
+  paths["/openapi.json"]["get"] = {
+      {"operationId", "openapi"},
+      {"summary", "This document."},
+      {"responses", {{"200", answer("OpenAPI 3.1.", content("application/json", {{"type", "object"}}))}}}};
+}
+
+json shared_schemas() {
+  const json violation = {{"type", "object"}, {"properties", {{"pointer", text()}, {"detail", text()}}}};
+  const json state = {{"enum", json::array({"running", "completed", "failed"})}};
+  const json stage = {
+      {"type", "object"},
+      {"description", "Messages made for the stage so far, and what has become of them."},
+      {"properties",
+       {{"stage", text()}, {"expected", count()}, {"done", count()}, {"failed", count()}, {"waiting", count()}}},
+      {"required", json::array({"stage", "expected", "done", "failed", "waiting"})}};
+  const json failure = {{"type", "object"},
+                        {"properties", {{"stage", text()}, {"message_id", text()}, {"reason", text()}, {"at", time()}}},
+                        {"required", json::array({"stage", "message_id", "reason", "at"})}};
+  return {
       {"Problem",
        {{"type", "object"},
         {"description", "RFC 9457 problem details."},
         {"properties",
-         {{"type", {{"type", "string"}}},
-          {"title", {{"type", "string"}}},
+         {{"type", text()},
+          {"title", text()},
           {"status", {{"type", "integer"}}},
-          {"detail", {{"type", "string"}}},
-          {"errors",
-           {{"type", "array"},
-            {"items",
-             {{"type", "object"},
-              {"properties", {{"pointer", {{"type", "string"}}}, {"detail", {{"type", "string"}}}}}}}}}}}}},
+          {"detail", text()},
+          {"errors", {{"type", "array"}, {"items", violation}}},
+          {"state", state}}},
+        {"required", json::array({"type", "title", "status", "detail"})}}},
       {"Accepted",
        {{"type", "object"},
         {"properties",
-         {{"workflow_id", {{"type", "string"}}},
-          {"message_id", {{"type", "string"}}},
-          {"status", {{"const", "accepted"}}},
-          {"timestamp", {{"type", "string"}, {"format", "date-time"}}}}},
-        {"required", {"message_id", "status", "timestamp"}}}},
-  };
+         {{"workflow_id", text()}, {"message_id", text()}, {"status", {{"const", "accepted"}}}, {"timestamp", time()}}},
+        {"required", json::array({"message_id", "status", "timestamp"})}}},
+      {"Status",
+       {{"type", "object"},
+        {"properties",
+         {{"workflow_id", text()},
+          {"state", state},
+          {"accepted_at", time()},
+          {"updated_at", time()},
+          {"stages", {{"type", "array"}, {"items", stage}}},
+          {"failures", {{"type", "array"}, {"items", failure}}},
+          {"result",
+           {{"type", "object"},
+            {"description", "The path of the finished object, by its name."},
+            {"additionalProperties", text()}}}}},
+        {"required", json::array({"workflow_id", "state", "accepted_at", "updated_at", "stages", "failures"})}}}};
+}
+
+json shared_parameters() {
+  return {{"IdempotencyKey",
+           parameter("Idempotency-Key", "header",
+                     "1 to 255 visible characters. The same key and content give the same answer for 24 hours.")},
+          {"WorkflowId", parameter("workflow_id", "path", "As the upload's answer gave it.")}};
+}
+
+json shared_responses() {
+  json started = answer("Accepted: the object and the message are stored.",
+                        content("application/json", ref("schemas", "Accepted")));
+  started["headers"] = {{"Location", {{"description", "Where the workflow's state is."}, {"schema", text()}}}};
+  const json retry = {{"Retry-After", {{"description", "Seconds."}, {"schema", {{"type", "integer"}}}}}};
+  json in_progress = problem("A request with this Idempotency-Key is being worked on.");
+  in_progress["headers"] = retry;
+  json unavailable = problem("This cannot be done now; try again later.");
+  unavailable["headers"] = retry;
+  return {{"Started", started},
+          {"Published", answer("Accepted: the message is stored in its stream.",
+                               content("application/json", ref("schemas", "Accepted")))},
+          {"Malformed", problem("The request is malformed.")},
+          {"TooSlow", problem("The body did not arrive in time.")},
+          {"InProgress", in_progress},
+          {"TooLarge", problem("The body is larger than allowed.")},
+          {"WrongMediaType", problem("The media type or the content encoding is not accepted.")},
+          {"Invalid", problem("A field is wrong, or the Idempotency-Key was used for another content.")},
+          {"Failed", problem("The service failed; its log says why.")},
+          {"Unavailable", unavailable}};
+}
+
+}  // namespace
+
+std::string openapi(const Pipeline& pipeline, const std::map<std::string, std::vector<ClientField>>& fields,
+                    const std::set<std::string>& filled) {
+  Schemas schemas{pipeline, filled, shared_schemas()};
   json paths = json::object();
   for (const UploadSpec& upload : pipeline.ingest->uploads) {
-    json content = json::object();
-    for (const std::string& type : upload.media_types) content[type] = {{"schema", json::object()}};
-    if (upload.media_types.empty()) content["application/octet-stream"] = {{"schema", json::object()}};
-    content["multipart/form-data"] = {
-        {"schema",
-         {{"type", "object"},
-          {"properties", {{"file", {{"type", "string"}, {"contentMediaType", "application/octet-stream"}}}}},
-          {"required", {"file"}}}}};
-    paths[upload.path]["post"] = {
-        {"operationId", "upload_" + upload.name},
-        {"summary", "Stores the body and starts a workflow."},
-        {"parameters",
-         {parameter("Idempotency-Key", "header", false, "The same key and content give the same workflow.")}},
-        {"requestBody", {{"required", true}, {"content", content}}},
-        {"responses",
-         {{"202", accepted()},
-          {"400", problem("The request is malformed.")},
-          {"409", problem("A request with this Idempotency-Key is running.")},
-          {"413", problem("The body is larger than allowed.")},
-          {"415", problem("The media type is not accepted.")},
-          {"422", problem("A field is wrong, or the Idempotency-Key was used for another content.")},
-          {"503", problem("The message cannot be stored now; try again later.")}}}};
-    const json id = parameter("workflow_id", "path", true, "As the upload's answer gave it.");
-    paths[upload.path + "/{workflow_id}"]["get"] = {
-        {"operationId", "status_" + upload.name},
-        {"summary", "How far the workflow is."},
-        {"parameters", {id}},
-        {"responses",
-         {{"200",
-           {{"description", "The state of the workflow."},
-            {"content", {{"application/json", {{"schema", {{"type", "object"}}}}}}}}},
-          {"404", problem("No such workflow.")}}}};
+    const auto& client_fields = fields.at(upload.name);
+    for (const ClientField& field : client_fields) add_schemas(field.field->type, schemas);
+    paths[upload.path]["post"] = upload_operation(upload, client_fields);
+    paths[upload.path + "/{workflow_id}"]["get"] = status_operation(upload);
     if (upload.result) {
-      paths[upload.path + "/{workflow_id}/" + upload.result->as]["get"] = {
-          {"operationId", "result_" + upload.name},
-          {"summary", "The finished object; ranges are served."},
-          {"parameters", {id}},
-          {"responses",
-           {{"200",
-             {{"description", "The object."},
-              {"content", {{upload.result->media_type, {{"schema", json::object()}}}}}}},
-            {"206", {{"description", "A part of the object."}}},
-            {"404", problem("No such workflow, or it is not finished.")},
-            {"416", problem("The range cannot be served.")}}}};
+      paths[upload.path + "/{workflow_id}/" + upload.result->as]["get"] = result_operation(upload);
     }
   }
   for (const std::string& name : pipeline.ingest->events) {
     const Event& event = pipeline.events.at(name);
-    add_record(pipeline, pipeline.records.at(event.record), name, schemas);
-    paths["/events/" + name]["post"] = {
-        {"operationId", "publish_" + name},
-        {"summary", event.doc.empty() ? "Publishes a " + name + "." : event.doc},
-        {"requestBody",
-         {{"required", true},
-          {"content", {{"application/json", {{"schema", {{"$ref", "#/components/schemas/" + name}}}}}}}}},
-        {"responses",
-         {{"202", accepted()},
-          {"400", problem("The body is not JSON.")},
-          {"413", problem("The body is larger than allowed.")},
-          {"415", problem("The media type is not application/json.")},
-          {"422", problem("A field is wrong.")},
-          {"503", problem("The message cannot be stored now; try again later.")}}}};
+    add_record(pipeline.records.at(event.record), name, schemas);
+    paths["/events/" + name]["post"] = event_operation(name, event);
   }
-  const json document = {{"openapi", "3.1.0"},
-                         {"info", {{"title", pipeline.name}, {"version", "1"}}},
-                         {"paths", paths},
-                         {"components", {{"schemas", schemas}}}};
+  add_admin_operations(paths);
+  const json document = {
+      {"openapi", "3.1.0"},
+      {"info", {{"title", pipeline.name}, {"version", "1"}}},
+      {"paths", paths},
+      {"components",
+       {{"schemas", schemas.written}, {"parameters", shared_parameters()}, {"responses", shared_responses()}}}};
   return document.dump(2);
 }
 

@@ -1,6 +1,7 @@
 // The views of the planned files, each made by one function. Internal to plan/.
 #pragma once
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
@@ -43,8 +44,17 @@ void plan_service(const Pipeline& pipeline, const Service& service, const Needs&
 /// The files of the workspace itself, for the plan's services.
 void plan_workspace(const Pipeline& pipeline, Plan& plan);
 
+/// A field that a client may give along with an upload, named by its path on the wire: "header.userId".
+struct ClientField {
+  std::string name;
+  const Field* field;
+  bool is_text;  // sent as it is; anything else is sent as JSON
+};
+
 /// OpenAPI 3.1 of the ingestion API.
-std::string openapi(const Pipeline& pipeline);
+///   fields: of each upload, by its name; filled: as of types_view().
+std::string openapi(const Pipeline& pipeline, const std::map<std::string, std::vector<ClientField>>& fields,
+                    const std::set<std::string>& filled);
 
 /// The files that declare what a view shows, for the first line of a generated file: "events.yaml and tts.yaml".
 std::string origins(const std::set<std::string>& files);

@@ -233,6 +233,16 @@ std::int64_t Settings::integer(std::string_view name, std::int64_t fallback) con
   return *number;
 }
 
+std::int64_t Settings::integer(std::string_view name, std::int64_t fallback, std::int64_t min, std::int64_t max) const {
+  const auto value = data_->find_single(name);
+  if (!value) return fallback;
+  const auto number = number_of<std::int64_t>(value->text);
+  if (!number || *number < min || *number > max) {
+    refuse(*value, "a whole number from " + std::to_string(min) + " to " + std::to_string(max));
+  }
+  return *number;
+}
+
 double Settings::number(std::string_view name, double fallback) const {
   const auto value = data_->find_single(name);
   if (!value) return fallback;
@@ -280,7 +290,10 @@ std::vector<std::string> Settings::list(std::string_view name, std::vector<std::
 }
 
 std::optional<std::string> Settings::secret(std::string_view name) const {
-  if (auto value = data_->find_single(name)) {
+  const auto file = data_->find_single(std::string(name) + "_file");
+  auto value = data_->find_single(name);
+  if (value && value->from_file && file && !file->from_file) value.reset();
+  if (value) {
     const std::string_view text = value->text;
     if (!text.starts_with("${") || !text.ends_with('}')) return std::move(value->text);
     const std::string variable(text.substr(2, text.size() - 3));
@@ -290,13 +303,23 @@ std::optional<std::string> Settings::secret(std::string_view name) const {
     }
     return set->second;
   }
-  const auto file = data_->find_single(std::string(name) + "_file");
   if (!file) return std::nullopt;
   const std::filesystem::path path = file->from_file ? data_->folder / file->text : std::filesystem::path(file->text);
   std::string text = read_file(path, file->where);
   if (text.ends_with('\n')) text.pop_back();
   if (text.ends_with('\r')) text.pop_back();
   return text;
+}
+
+std::vector<std::string> Settings::unknown(std::string_view section,
+                                           std::initializer_list<std::string_view> known) const {
+  const std::string prefix = std::string(section) + ".";
+  std::vector<std::string> names;
+  for (auto at = data_->values.lower_bound(prefix); at != data_->values.end() && at->first.starts_with(prefix); ++at) {
+    const std::string_view name = std::string_view(at->first).substr(prefix.size());
+    if (std::find(known.begin(), known.end(), name) == known.end()) names.push_back(at->second.where);
+  }
+  return names;
 }
 
 }  // namespace pipegen

@@ -9,15 +9,22 @@ namespace pipegen {
 namespace http {
 
 void add_admin_routes(HttpServer& server, const Metrics& metrics, std::function<Readiness()> readiness) {
-  server.route("GET", "/health", [](Request&) { return Response::json(200, R"({"status":"alive"})"); });
-  server.route("GET", "/ready", [readiness = std::move(readiness)](Request&) {
-    const Readiness now = readiness();
-    if (!now.ready) throw Problem(503, now.reason, {{"Retry-After", "5"}});
-    return Response::json(200, R"({"status":"ready"})");
-  });
-  server.route("GET", "/metrics", [&metrics](Request&) {
-    return Response{.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics.render()};
-  });
+  server.route(
+      "GET", "/health", [](Request&) { return Response::json(200, R"({"status":"alive"})"); }, Lane::kReserved);
+  server.route(
+      "GET", "/ready",
+      [readiness = std::move(readiness)](Request&) {
+        const Readiness now = readiness();
+        if (!now.ready) throw Problem(503, now.reason, {{"Retry-After", "5"}});
+        return Response::json(200, R"({"status":"ready"})");
+      },
+      Lane::kReserved);
+  server.route(
+      "GET", "/metrics",
+      [&metrics](Request&) {
+        return Response{.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics.render()};
+      },
+      Lane::kReserved);
 }
 
 }  // namespace http

@@ -1,7 +1,6 @@
 #include "http/idempotency.hpp"
 
 #include "core/sha256.hpp"
-#include "http/server.hpp"
 #include "pipegen/json.hpp"
 
 namespace pipegen::http {
@@ -11,13 +10,14 @@ namespace {
 struct Entry {
   std::string state;
   Timestamp at{};
+  std::string id;
   std::string digest;
   std::string response;
 };
 
 Entry read_entry(json::Reader& in) {
   static constexpr json::Field kFields[] = {
-      {"state"}, {"at"}, {"digest", json::kOptional}, {"response", json::kOptional}};
+      {"state"}, {"at"}, {"id", json::kOptional}, {"digest", json::kOptional}, {"response", json::kOptional}};
   Entry out;
   for (json::Object fields(in, kFields); fields.next();) {
     switch (fields.index()) {
@@ -28,9 +28,12 @@ Entry read_entry(json::Reader& in) {
         out.at = in.timestamp();
         break;
       case 2:
-        out.digest = in.string();
+        out.id = in.string();
         break;
       case 3:
+        out.digest = in.string();
+        break;
+      case 4:
         out.response = in.string();
         break;
     }
@@ -38,20 +41,24 @@ Entry read_entry(json::Reader& in) {
   return out;
 }
 
-std::string text_of(const Entry& entry) {
+std::string text_of(std::string_view state, const Idempotency::Claim& claim, std::string_view digest,
+                    std::string_view response = {}) {
   json::Writer out;
   out.begin_object();
-  out.field("state", entry.state);
-  out.field("at", entry.at);
-  if (entry.state == "done") {
-    out.field("digest", entry.digest);
-    out.field("response", entry.response);
-  }
+  out.field("state", state);
+  out.field("at", now());
+  out.field("id", claim.id);
+  if (!digest.empty()) out.field("digest", digest);
+  if (!response.empty()) out.field("response", response);
   out.end_object();
   return out.take();
 }
 
 }  // namespace
+
+Problem other_payload() {
+  return Problem(422, "this Idempotency-Key was used before, with another payload; give a new one");
+}
 
 std::string parse_idempotency_key(std::string_view header) {
   const auto bad = [] {
@@ -83,10 +90,12 @@ Idempotency::Claim Idempotency::begin(std::string_view path, std::string_view ke
   name.append(":").append(key);
   Claim claim;
   claim.entry = base64url(Sha256::of(bytes_of(name)));
-  const std::string running = text_of({.state = "running", .at = now(), .digest = {}, .response = {}});
+  const std::string new_id = Uuid::random().to_string();
   // Whoever loses a race looks again: the winner's entry says what to do.
   for (int tries = 0; tries < 5; ++tries) {
-    if (const auto revision = store_.create(claim.entry, running)) {
+    claim.id = new_id;
+    claim.digest.clear();
+    if (const auto revision = store_.create(claim.entry, text_of("running", claim, {}))) {
       claim.state = Claim::State::kMine;
       claim.revision = *revision;
       return claim;
@@ -99,33 +108,37 @@ Idempotency::Claim Idempotency::begin(std::string_view path, std::string_view ke
     } catch (const json::Invalid&) {
       // Not written by us; treated like one that failed.
     }
+    claim.digest = std::move(entry.digest);
     if (entry.state == "done") {
       claim.state = Claim::State::kDone;
-      claim.digest = std::move(entry.digest);
       claim.response = std::move(entry.response);
       return claim;
     }
-    const bool died = entry.state == "running" && now() - entry.at > takeover_;
-    if (entry.state == "running" && !died) return claim;
-    if (const auto revision = store_.update(claim.entry, running, found->revision)) {
+    if (entry.state == "running" && now() - entry.at <= takeover_) return claim;
+    if (Uuid::parse(entry.id)) claim.id = std::move(entry.id);
+    if (const auto revision = store_.update(claim.entry, text_of("running", claim, claim.digest), found->revision)) {
       claim.state = Claim::State::kMine;
       claim.revision = *revision;
-      claim.taken_over = died;
       return claim;
     }
   }
   return claim;
 }
 
-void Idempotency::finish(const Claim& claim, std::string_view digest, std::string_view response) {
-  store_.update(
-      claim.entry,
-      text_of({.state = "done", .at = now(), .digest = std::string(digest), .response = std::string(response)}),
-      claim.revision);
+void Idempotency::commit(Claim& claim, std::string_view digest) {
+  if (!claim.digest.empty() && claim.digest != digest) throw other_payload();
+  const auto revision = store_.update(claim.entry, text_of("running", claim, digest), claim.revision);
+  if (!revision) throw Problem(409, "another request with this Idempotency-Key has taken over", {{"Retry-After", "1"}});
+  claim.revision = *revision;
+  claim.digest = digest;
 }
 
-void Idempotency::release(const Claim& claim) {
-  store_.update(claim.entry, text_of({.state = "free", .at = now(), .digest = {}, .response = {}}), claim.revision);
+void Idempotency::finish(const Claim& claim, std::string_view response) {
+  store_.update(claim.entry, text_of("done", claim, claim.digest, response), claim.revision);
+}
+
+void Idempotency::release(const Claim& claim, bool published) {
+  store_.update(claim.entry, text_of("free", claim, published ? claim.digest : ""), claim.revision);
 }
 
 }  // namespace pipegen::http

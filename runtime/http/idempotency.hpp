@@ -1,9 +1,14 @@
 // Idempotency-Key: a request that is sent twice is done once.
 //
 // An entry of a key-value bucket per key, whose JSON other versions read too: do not change it.
-//   {"state":"running","at":"…"}                                     somebody works on it
-//   {"state":"done","at":"…","digest":"…","response":"…"}            the answer that repetitions get
-//   {"state":"free","at":"…"}                                        it failed; the next one may try
+//   {"state":"running","at":"…","id":"…"}                            somebody works on it
+//   {"state":"running","at":"…","id":"…","digest":"…"}               and may have published it
+//   {"state":"done","at":"…","id":"…","digest":"…","response":"…"}   the answer that repetitions get
+//   {"state":"free","at":"…","id":"…"}                               it failed; the next one may try
+//   {"state":"free","at":"…","id":"…","digest":"…"}                  the same, but it may be published all the same
+//
+// The id is what the request's message ids are made of. It lives as long as the entry: a key that is used again after
+// its entry has expired is a new request.
 #pragma once
 
 #include <chrono>
@@ -12,6 +17,7 @@
 #include <string>
 #include <string_view>
 
+#include "http/server.hpp"
 #include "pipegen/key_value.hpp"
 
 namespace pipegen::http {
@@ -19,6 +25,9 @@ namespace pipegen::http {
 /// The key of an Idempotency-Key header: a structured-field string ("…", RFC 8941) or the bare text. Throws Problem
 /// 400.
 std::string parse_idempotency_key(std::string_view header);
+
+/// Problem 422: the key stands for another payload.
+Problem other_payload();
 
 class Idempotency {
  public:
@@ -29,18 +38,21 @@ class Idempotency {
     enum class State { kMine, kDone, kBusy };
     State state = State::kBusy;
     std::string entry;           // its key in the bucket
+    std::string id;              // kMine: a UUID, the same for every try
     std::uint64_t revision = 0;  // kMine
-    bool taken_over = false;     // kMine: somebody else started on it and did not end
-    std::string digest;          // kDone
+    std::string digest;          // of the payload that is published (kDone) or may be (kMine), else empty
     std::string response;        // kDone
   };
 
   /// Who does the request of this path and key. Throws Unavailable.
   Claim begin(std::string_view path, std::string_view key);
+  /// To be called before something is published: from here on the key stands for this payload. Throws Unavailable;
+  /// Problem 422 when the key stands for another payload, 409 when another process took the request over.
+  void commit(Claim& claim, std::string_view digest);
   /// Keeps the answer. Throws Unavailable; may be called again then.
-  void finish(const Claim& claim, std::string_view digest, std::string_view response);
-  /// Lets the next one try. Throws Unavailable.
-  void release(const Claim& claim);
+  void finish(const Claim& claim, std::string_view response);
+  /// Lets the next one try; with the same payload only, if `published` may be true. Throws Unavailable.
+  void release(const Claim& claim, bool published);
 
  private:
   KeyValue store_;

@@ -48,7 +48,7 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   std::atomic<bool> ready = false;
   if (settings.find("admin.port")) {
     admin = std::make_unique<AdminServer>(settings.text("admin.host", "127.0.0.1"),
-                                          static_cast<int>(settings.integer("admin.port", 0)), metrics, [&] {
+                                          static_cast<int>(settings.integer("admin.port", 0, 0, 65'535)), metrics, [&] {
                                             if (!ready)
                                               return Readiness{false, "the service is starting: it waits for NATS"};
                                             return Readiness{connection->connected(), "NATS is away"};

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <thread>
 
+#include "core/json_text.hpp"
 #include "core/random.hpp"
 #include "core/sha256.hpp"
 #include "http/admin_routes.hpp"
@@ -25,9 +26,11 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::uint64_t kMaxEventBody = 1u << 20;
+constexpr std::int64_t kMaxEventBody = 1 << 20;
 constexpr std::size_t kMaxFields = 1u << 20;  // octets of all fields of a form
 constexpr std::size_t kMaxWorkflowId = 512;
+constexpr std::int64_t kHeaderRoom = 4096;  // of a message, in the server's max_payload
+constexpr int kMaxTries = 100;              // of what is done later
 
 /// "application/pdf; charset=x" -> "application/pdf", in lower case.
 std::string media_type_of(std::string_view content_type) {
@@ -48,8 +51,8 @@ Problem invalid(const std::string& pointer, const std::string& detail) {
   json::Writer errors;
   errors.begin_array();
   errors.begin_object();
-  errors.field("pointer", pointer);
-  errors.field("detail", detail);
+  errors.field("pointer", json::repaired_utf8(pointer));
+  errors.field("detail", json::repaired_utf8(detail));
   errors.end_object();
   errors.end_array();
   return Problem(422, detail).with("errors", errors.take());
@@ -61,9 +64,13 @@ class Fields {
   explicit Fields(const std::vector<UploadField>& known) : known_(known) {}
 
   void check_name(const std::string& name) const { find(name); }
+  bool has(const std::string& name) const {
+    return std::any_of(known_.begin(), known_.end(), [&name](const UploadField& field) { return field.name == name; });
+  }
 
   void add(const std::string& name, const std::string& text) {
     const UploadField& field = find(name);
+    if (!json::is_utf8(text)) throw invalid(pointer(name), "the field " + name + " is not UTF-8");
     std::string json;
     if (field.kind == UploadField::Kind::kJson) {
       try {
@@ -168,11 +175,26 @@ class IngestOutbox final : public Outbox {
 
   void flush(nats::Connection& connection, nats::Headers headers, std::string_view workflow_id) {
     if (!workflow_id.empty()) headers["Pipegen-Workflow-Id"] = workflow_id;
+    const auto room = static_cast<std::size_t>(std::max<std::int64_t>(0, connection.max_payload() - kHeaderRoom));
+    for (const auto& event : events_) {
+      if (event.payload.size() > room) {
+        throw Problem(413,
+                      "the event is larger than the " + std::to_string(room) + " octets that the message server takes");
+      }
+    }
     for (std::size_t i = 0; i < events_.size(); ++i) {
-      connection.publish(events_[i].subject, events_[i].payload, message_id(i), headers);
+      try {
+        connection.publish(events_[i].subject, events_[i].payload, message_id(i), headers);
+      } catch (const nats::Unconfirmed&) {
+        may_be_stored_ = true;
+        throw;
+      }
+      may_be_stored_ = true;
     }
   }
 
+  /// Whether flush(), when it threw, may have stored something all the same.
+  bool may_be_stored() const { return may_be_stored_; }
   std::string first_message_id() const { return message_id(0); }
   std::map<std::string, std::int64_t> produced() const {
     std::map<std::string, std::int64_t> counts;
@@ -188,6 +210,7 @@ class IngestOutbox final : public Outbox {
   const Settings& settings_;
   std::string base_;
   std::vector<Outgoing> events_;
+  bool may_be_stored_ = false;
 };
 
 /// What a request was answered with when it was accepted; kept for repetitions of it.
@@ -302,7 +325,7 @@ class Later {
 
   void add(std::function<void()> task) {
     const std::lock_guard lock(mutex_);
-    if (tasks_.size() < 10'000) tasks_.push_back(std::move(task));
+    if (tasks_.size() < 10'000) tasks_.push_back({std::move(task)});
   }
 
   void stop() {
@@ -317,16 +340,24 @@ class Later {
   }
 
  private:
-  using Tasks = std::vector<std::function<void()>>;
+  struct Task {
+    std::function<void()> run;
+    int tries = 0;
+  };
+  using Tasks = std::vector<Task>;
 
   /// Gives back those whose time has not come.
   static Tasks run(Tasks tasks) {
     Tasks again;
     for (auto& task : tasks) {
       try {
-        task();
-      } catch (const Unavailable&) {
-        again.push_back(std::move(task));
+        task.run();
+      } catch (const Unavailable& error) {
+        if (++task.tries < kMaxTries) {
+          again.push_back(std::move(task));
+        } else {
+          Logger().warning("clearing up was given up", {{"error", error.what()}});
+        }
       } catch (const std::exception& error) {
         Logger().warning("clearing up failed", {{"error", error.what()}});
       }
@@ -348,17 +379,19 @@ struct IngestServer::Impl {
   Impl(IngestApi given, const Settings& used, Metrics& metrics)
       : api(std::move(given)),
         settings(used),
-        threads(static_cast<int>(std::clamp<std::int64_t>(settings.integer(api.section + ".threads", 64), 2, 512))),
+        threads(static_cast<int>(settings.integer(api.section + ".threads", 64, 2, 512))),
         upload_timeout(settings.duration(api.section + ".upload_timeout", 10min)),
         server({.host = settings.text(api.section + ".host", "127.0.0.1"),
-                .port = static_cast<int>(settings.integer(api.section + ".port", api.port)),
+                .port = static_cast<int>(settings.integer(api.section + ".port", api.port, 0, 65'535)),
                 .threads = threads,
-                .connections = static_cast<int>(
-                    std::clamp<std::int64_t>(settings.integer(api.section + ".connections", 800), 1, 1000)),
+                .connections = static_cast<int>(settings.integer(api.section + ".connections", 800, 1, 1000)),
                 .metrics = &metrics}),
         bytes_in(metrics.counter("pipegen_object_bytes_total", "Octets of objects.", {{"direction", "in"}})),
-        bytes_out(metrics.counter("pipegen_object_bytes_total", "Octets of objects.", {{"direction", "out"}})),
-        uploads_left(std::max(1, threads * 3 / 4)) {
+        bytes_out(metrics.counter("pipegen_object_bytes_total", "Octets of objects.", {{"direction", "out"}})) {
+    for (const auto& where :
+         settings.unknown(api.section, {"host", "port", "threads", "connections", "upload_timeout", "grace_period"})) {
+      log.warning("a setting has no meaning; is it misspelt?", {{"setting", where}});
+    }
     add_admin_routes(server, metrics, [this] { return readiness(); });
     server.route("GET", "/openapi.json", [this](Request&) { return Response::json(200, std::string(api.openapi)); });
     for (const Upload& upload : api.uploads) {
@@ -429,51 +462,66 @@ struct IngestServer::Impl {
     });
   }
 
+  /// The trace of what this request publishes, which its log lines carry too.
+  static std::string begin_trace(Request& request) {
+    std::string trace = traceparent_from(request.header("traceparent"));
+    request.log = request.log.with({{"trace_id", trace.substr(3, 32)}});
+    return trace;
+  }
+
   // --- Idempotency-Key -----------------------------------------------------------------------------------------------
 
+  /// One try at a request.
+  struct Attempt {
+    std::string id;  // a UUID that its message ids are made of, the same for every try with one Idempotency-Key
+    /// To be called with the digest of the payload when everything is checked and nothing is visible yet.
+    std::function<void(const std::string& digest)> commit = [](const std::string&) {};
+    bool may_be_stored = false;  // this try or one before it may have published, whatever the answer is
+  };
+
   /// Runs `accept` once per key; a repetition of the same payload gets the first answer. `digest` reads the payload of
-  /// a repetition, without storing it; `accept` leaves its digest in its argument.
-  Response once(Request& request, const std::optional<std::string>& key, std::string_view workflow_id,
-                const std::function<Accepted(std::string& digest)>& accept,
-                const std::function<std::string()>& digest) {
-    std::string payload;
-    if (!key || api.idempotency_bucket.empty()) return accept(payload).response();
+  /// a repetition, without storing it. `path` is that of an upload, else empty.
+  Response once(Request& request, const std::optional<std::string>& key, std::string_view path,
+                const std::function<Accepted(Attempt& attempt)>& accept, const std::function<std::string()>& digest) {
+    Attempt attempt{.id = Uuid::random().to_string()};
+    if (!key || api.idempotency_bucket.empty()) return accept(attempt).response();
     Idempotency idempotency(connection(), name_of(api.topology.key_values, api.idempotency_bucket),
                             std::max<std::chrono::milliseconds>(10min, upload_timeout + 1min));
-    const Idempotency::Claim claim = idempotency.begin(request.path, *key);
+    Idempotency::Claim claim = idempotency.begin(request.path, *key);
     switch (claim.state) {
       case Idempotency::Claim::State::kBusy:
         throw Problem(409, "a request with this Idempotency-Key is being worked on", {{"Retry-After", "1"}});
       case Idempotency::Claim::State::kDone:
-        if (digest() != claim.digest) {
-          throw Problem(422, "this Idempotency-Key was used before, with another payload; give a new one");
-        }
+        if (digest() != claim.digest) throw other_payload();
         return json::parse(claim.response, read_accepted).response();
       case Idempotency::Claim::State::kMine:
         break;
     }
+    attempt.id = claim.id;
+    attempt.commit = [&](const std::string& payload) { idempotency.commit(claim, payload); };
+    attempt.may_be_stored = !claim.digest.empty();
     try {
       // The one that had the key before may have died between publishing and saying so.
-      const auto before = claim.taken_over ? accepted_before(request.path, workflow_id) : std::nullopt;
-      if (before) payload = digest();
-      const Accepted answer = before ? *before : accept(payload);
-      now_or_later(
-          [idempotency, claim, payload, answer]() mutable { idempotency.finish(claim, payload, text_of(answer)); });
+      const auto before = attempt.may_be_stored ? accepted_before(path, claim.id) : std::nullopt;
+      if (before && digest() != claim.digest) throw other_payload();
+      const Accepted answer = before ? *before : accept(attempt);
+      now_or_later([idempotency, claim, answer]() mutable { idempotency.finish(claim, text_of(answer)); });
       return answer.response();
     } catch (...) {
-      now_or_later([idempotency, claim]() mutable { idempotency.release(claim); });
+      const bool published = attempt.may_be_stored;
+      now_or_later([idempotency, claim, published]() mutable { idempotency.release(claim, published); });
       throw;
     }
   }
 
-  std::optional<Accepted> accepted_before(const std::string& path, std::string_view workflow_id) const {
-    if (workflow_id.empty() || api.status_bucket.empty()) return std::nullopt;
+  std::optional<Accepted> accepted_before(std::string_view path, const std::string& workflow_id) const {
+    if (path.empty() || api.status_bucket.empty()) return std::nullopt;
     KeyValue store = status_store();
     if (store.count(KeyValue::key_token(workflow_id) + "." + KeyValue::key_token(kIngestStage) + ".*") == 0) {
       return std::nullopt;
     }
-    const std::string id(workflow_id);
-    return accepted(id, IngestOutbox(settings, id).first_message_id(), path + "/" + id);
+    return accepted(workflow_id, IngestOutbox(settings, workflow_id).first_message_id(),
+                    std::string(path) + "/" + workflow_id);
   }
 
   static std::optional<std::string> idempotency_key(const Request& request) {
@@ -482,29 +530,7 @@ struct IngestServer::Impl {
     return parse_idempotency_key(*header);
   }
 
-  /// The same for the same key, else new.
-  std::string identity_of(const Request& request, const std::optional<std::string>& key) const {
-    return (key ? Uuid::derived(api.pipeline + ":" + request.path + ":" + *key) : Uuid::random()).to_string();
-  }
-
   // --- POST <upload> -------------------------------------------------------------------------------------------------
-
-  /// One of the threads that uploads may hold, so that slow ones leave some for everybody else.
-  class UploadSlot {
-   public:
-    explicit UploadSlot(std::atomic<int>& left) : left_(left) {
-      if (--left_ < 0) {
-        ++left_;
-        throw Problem(503, "too many uploads at a time", {{"Retry-After", "5"}});
-      }
-    }
-    ~UploadSlot() { ++left_; }
-    UploadSlot(const UploadSlot&) = delete;
-    UploadSlot& operator=(const UploadSlot&) = delete;
-
-   private:
-    std::atomic<int>& left_;
-  };
 
   static void check_media_type(const Upload& upload, const std::string& media_type) {
     if (upload.media_types.empty()) return;
@@ -540,7 +566,9 @@ struct IngestServer::Impl {
       MultipartReader form(header_parameter(content_type, "boundary").value_or(""),
                            {.begin =
                                 [&](const PartHead& part) {
-                                  in_document = part.filename || part.name == "file" || part.name == "document";
+                                  // A browser gives a field that is a Blob a file name too.
+                                  in_document = !fields.has(part.name) &&
+                                                (part.filename || part.name == "file" || part.name == "document");
                                   if (in_document && had_document)
                                     throw Problem(422, "the form holds more than one document");
                                   if (in_document) {
@@ -576,17 +604,19 @@ struct IngestServer::Impl {
 
   Response post_upload(Request& request, const Upload& upload) {
     nats::Connection& nats = connection();
-    const UploadSlot slot(uploads_left);
+    const std::string trace = begin_trace(request);
     const auto key = idempotency_key(request);
     const std::string media_type = media_type_of(request.header("Content-Type").value_or(""));
     const bool is_form = media_type == "multipart/form-data";
     if (!is_form) check_media_type(upload, media_type);
     Fields fields(upload.fields);
     for (const auto& [name, value] : request.query) fields.add(name, value);
-    const std::string workflow_id = identity_of(request, key);
-    if (!is_form && upload.check) upload.check(fields.json(), workflow_id);
 
-    const auto accept = [&](std::string& digest) {
+    const auto accept = [&](Attempt& attempt) {
+      const std::string& workflow_id = attempt.id;
+      IngestOutbox outbox(settings, workflow_id);
+      request.log = request.log.with({{"workflow_id", workflow_id}, {"message_id", outbox.first_message_id()}});
+      if (!is_form && upload.check) upload.check(fields.json(), workflow_id);
       const std::string object_key =
           upload.object_extension.empty() ? workflow_id : workflow_id + "." + upload.object_extension;
       ObjectStore store = objects(upload.bucket);
@@ -599,24 +629,20 @@ struct IngestServer::Impl {
       });
       const std::string given = fields.json();
       sum.update(bytes_of(given));
-      digest = base64url(sum.finish());
       if (is_form && upload.check) upload.check(given, workflow_id);
+      attempt.commit(base64url(sum.finish()));
       const ObjectInfo stored = object.finish();
-      IngestOutbox outbox(settings, workflow_id);
-      const std::string trace = traceparent_from(request.header("traceparent"));
       try {
         upload.publish(given, workflow_id, object_key, outbox);
         outbox.flush(nats, {{"traceparent", trace}}, workflow_id);
       } catch (...) {
-        remove_later_if_away(store, object_key, key.has_value());
+        attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
+        // An event that may be stored must find its object.
+        if (!attempt.may_be_stored) remove_later_if_away(store, object_key, key.has_value());
         throw;
       }
       note_accepted(workflow_id, outbox);
-      log.info("accepted", {{"workflow_id", workflow_id},
-                            {"message_id", outbox.first_message_id()},
-                            {"trace_id", trace.substr(3, 32)},
-                            {"event", upload.event},
-                            {"bytes", stored.size}});
+      request.log.info("accepted", {{"event", upload.event}, {"bytes", stored.size}});
       return accepted(workflow_id, outbox.first_message_id(), upload.path + "/" + workflow_id);
     };
     const auto digest = [&] {
@@ -625,7 +651,7 @@ struct IngestServer::Impl {
       sum.update(bytes_of(fields.json()));
       return base64url(sum.finish());
     };
-    return once(request, key, workflow_id, accept, digest);
+    return once(request, key, upload.path, accept, digest);
   }
 
   void remove_later_if_away(ObjectStore store, const std::string& object_key, bool repeatable) {
@@ -660,6 +686,7 @@ struct IngestServer::Impl {
 
   Response get_status(Request& request, const Upload& upload) const {
     const std::string& workflow_id = request.parameters.at("workflow_id");
+    request.log = request.log.with({{"workflow_id", workflow_id}});
     const WorkflowStatus status = status_of(workflow_id, upload);
     json::Writer out;
     out.begin_object();
@@ -684,6 +711,7 @@ struct IngestServer::Impl {
     for (const auto& failure : status.failures) {
       out.begin_object();
       out.field("stage", failure.stage);
+      out.field("message_id", failure.message_id);
       out.field("reason", failure.reason);
       out.field("at", failure.at);
       out.end_object();
@@ -703,7 +731,9 @@ struct IngestServer::Impl {
 
   Response get_result(Request& request, const Upload& upload) const {
     const UploadResult& result = *upload.result;
-    const WorkflowStatus status = status_of(request.parameters.at("workflow_id"), upload);
+    const std::string& workflow_id = request.parameters.at("workflow_id");
+    request.log = request.log.with({{"workflow_id", workflow_id}});
+    const WorkflowStatus status = status_of(workflow_id, upload);
     if (!status.result) {
       const bool failed = status.state == WorkflowStatus::State::kFailed;
       const std::string detail =
@@ -732,8 +762,8 @@ struct IngestServer::Impl {
       }
     }
     response.length = range.length;
-    response.stream = [this, store, object_key, range](const std::function<bool(BytesView)>& send) mutable {
-      store.get_range(object_key, range.offset, range.length, [&](BytesView part) {
+    response.stream = [this, store, object = *info, range](const std::function<bool(BytesView)>& send) mutable {
+      store.get_range(object, range.offset, range.length, [&](BytesView part) {
         bytes_out.add(static_cast<double>(part.size()));
         return send(part);
       });
@@ -748,21 +778,32 @@ struct IngestServer::Impl {
     if (media_type_of(request.header("Content-Type").value_or("")) != "application/json") {
       throw Problem(415, "send the event as application/json");
     }
+    const std::string trace = begin_trace(request);
     const auto key = idempotency_key(request);
+    const auto max_body =
+        static_cast<std::uint64_t>(std::clamp<std::int64_t>(nats.max_payload() - kHeaderRoom, 1, kMaxEventBody));
     const auto digest_of = [](const std::string& body) { return base64url(Sha256::of(bytes_of(body))); };
-    const auto accept = [&](std::string& digest) {
-      const std::string body = request.read_text(kMaxEventBody);
-      digest = digest_of(body);
+    const auto accept = [&](Attempt& attempt) {
+      const std::string body = request.read_text(max_body);
       check_json(body);
-      IngestOutbox outbox(settings, identity_of(request, key));
+      IngestOutbox outbox(settings, attempt.id);
       const std::string workflow_id = event.publish(body, outbox);
-      outbox.flush(nats, {{"traceparent", traceparent_from(request.header("traceparent"))}}, workflow_id);
+      request.log = request.log.with({{"workflow_id", workflow_id}, {"message_id", outbox.first_message_id()}});
+      if (workflow_id.size() > kMaxWorkflowId) {
+        throw Problem(422, "the workflow id is longer than " + std::to_string(kMaxWorkflowId) + " octets");
+      }
+      attempt.commit(digest_of(body));
+      try {
+        outbox.flush(nats, {{"traceparent", trace}}, workflow_id);
+      } catch (...) {
+        attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
+        throw;
+      }
       note_accepted(workflow_id, outbox);
-      log.debug("accepted",
-                {{"workflow_id", workflow_id}, {"message_id", outbox.first_message_id()}, {"event", event.event}});
+      request.log.debug("accepted", {{"event", event.event}});
       return accepted(workflow_id, outbox.first_message_id(), "");
     };
-    return once(request, key, "", accept, [&] { return digest_of(request.read_text(kMaxEventBody)); });
+    return once(request, key, "", accept, [&] { return digest_of(request.read_text(max_body)); });
   }
 
   /// What is not JSON at all is another mistake than JSON that is no such event.
@@ -783,7 +824,6 @@ struct IngestServer::Impl {
   HttpServer server;
   Counter& bytes_in;
   Counter& bytes_out;
-  std::atomic<int> uploads_left;
   Logger log;
 };
 

@@ -1,19 +1,18 @@
 #include "http/server.hpp"
 
 #include <fcntl.h>
-#include <httplib.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <charconv>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -22,510 +21,19 @@
 #include <thread>
 #include <unordered_map>
 
+#include "http/connection.hpp"
+#include "http/protocol.hpp"
+#include "http/router.hpp"
 #include "pipegen/error.hpp"
-#include "pipegen/json.hpp"
-#include "pipegen/log.hpp"
 
 namespace pipegen::http {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-constexpr auto kRequestTimeout = 30s;     // of a request whose handler says nothing else
-constexpr auto kStall = 15s;              // between two octets, either way
-constexpr auto kRateGrace = 20s;          // from here on a transfer must keep up kMinRate
-constexpr std::uint64_t kMinRate = 1024;  // octets per second
 constexpr int kRequestsPerConnection = 10'000;
 constexpr auto kDrainTime = 2s;  // a client that is still sending may read its answer for this long
-
-const char* title_of(int status) {
-  switch (status) {
-    case 400:
-      return "Bad Request";
-    case 404:
-      return "Not Found";
-    case 405:
-      return "Method Not Allowed";
-    case 408:
-      return "Request Timeout";
-    case 409:
-      return "Conflict";
-    case 413:
-      return "Content Too Large";
-    case 414:
-      return "URI Too Long";
-    case 415:
-      return "Unsupported Media Type";
-    case 416:
-      return "Range Not Satisfiable";
-    case 422:
-      return "Unprocessable Content";
-    case 431:
-      return "Request Header Fields Too Large";
-    case 500:
-      return "Internal Server Error";
-    case 501:
-      return "Not Implemented";
-    case 503:
-      return "Service Unavailable";
-    default:
-      return "Error";
-  }
-}
-
-bool same_word(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](unsigned char x, unsigned char y) {
-           return std::tolower(x) == std::tolower(y);
-         });
-}
-
-/// An open connection and what it sent that nobody has read yet.
-struct Connection {
-  explicit Connection(int descriptor) : fd(descriptor) {}
-  ~Connection() { ::close(fd); }
-  Connection(const Connection&) = delete;
-  Connection& operator=(const Connection&) = delete;
-
-  std::string_view unread() const { return std::string_view(input).substr(offset); }
-  bool has_head() const { return unread().find("\r\n\r\n") != std::string_view::npos; }
-  void consume(std::size_t octets) {
-    offset += octets;
-    if (offset == input.size()) {
-      input.clear();
-      offset = 0;
-    }
-  }
-
-  enum class Fill { kMore, kNothing, kClosed };
-  /// Takes what the socket has, without waiting.
-  Fill fill() {
-    if (offset > 0) {
-      input.erase(0, offset);
-      offset = 0;
-    }
-    char part[16 * 1024];
-    const ssize_t got = ::recv(fd, part, sizeof part, MSG_DONTWAIT);
-    if (got > 0) {
-      input.append(part, static_cast<std::size_t>(got));
-      return Fill::kMore;
-    }
-    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return Fill::kNothing;
-    return Fill::kClosed;
-  }
-
-  const int fd;
-  std::string input;
-  std::size_t offset = 0;
-  int served = 0;
-  bool draining = false;       // answered; reads only so that the client sees the answer before the end
-  Clock::time_point deadline;  // of whatever the poller waits for
-};
-
-/// What httplib reads a request from and writes its answer to: a connection with deadlines. It declares the virtual
-/// functions of several versions of httplib, hence no "override".
-class SocketStream : public httplib::Stream {
- public:
-  explicit SocketStream(Connection& connection)
-      : connection_(connection), read_deadline_(Clock::now() + kRequestTimeout) {}
-
-  virtual bool is_readable() const { return true; }
-  virtual bool wait_readable() const { return true; }
-  virtual bool is_writable() const { return true; }
-  virtual bool wait_writable() const { return true; }
-  virtual time_t duration() const { return 0; }
-  virtual void get_remote_ip_and_port(std::string&, int&) const {}
-  virtual void get_local_ip_and_port(std::string&, int&) const {}
-  virtual socket_t socket() const { return connection_.fd; }
-
-  virtual ssize_t read(char* out, std::size_t size) {
-    while (connection_.unread().empty()) {
-      const auto now = Clock::now();
-      if (now >= read_deadline_ || too_slow(now - read_start_, received_)) return timed_out();
-      if (!wait(POLLIN, std::min(read_deadline_, now + kStall))) return timed_out();
-      if (size >= 4096) {
-        const ssize_t got = ::recv(connection_.fd, out, size, 0);
-        if (got > 0) received_ += static_cast<std::uint64_t>(got);
-        return got;
-      }
-      if (connection_.fill() == Connection::Fill::kClosed) return 0;
-      received_ += connection_.unread().size();
-    }
-    const std::string_view unread = connection_.unread();
-    const std::size_t part = std::min(size, unread.size());
-    std::memcpy(out, unread.data(), part);
-    connection_.consume(part);
-    return static_cast<ssize_t>(part);
-  }
-
-  virtual ssize_t write(const char* data, std::size_t size) {
-    std::size_t done = 0;
-    while (done < size) {
-      const ssize_t sent = ::send(connection_.fd, data + done, size - done, MSG_NOSIGNAL | MSG_DONTWAIT);
-      if (sent > 0) {
-        done += static_cast<std::size_t>(sent);
-        sent_ += static_cast<std::uint64_t>(sent);
-        continue;
-      }
-      if (sent < 0 && errno == EINTR) continue;
-      if (sent == 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) return -1;
-      const auto now = Clock::now();
-      if (write_start_ == Clock::time_point{}) write_start_ = now;
-      if (too_slow(now - write_start_, sent_) || !wait(POLLOUT, now + kStall)) return -1;
-    }
-    return static_cast<ssize_t>(size);
-  }
-  using httplib::Stream::write;
-
-  void expect_body_within(std::chrono::milliseconds timeout) {
-    read_start_ = Clock::now();
-    read_deadline_ = read_start_ + timeout;
-    received_ = 0;
-  }
-  bool read_timed_out() const { return read_timed_out_; }
-
- private:
-  static bool too_slow(Clock::duration since, std::uint64_t octets) {
-    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(since).count();
-    return since > kRateGrace && octets < kMinRate * static_cast<std::uint64_t>(seconds);
-  }
-  ssize_t timed_out() {
-    read_timed_out_ = true;
-    return -1;
-  }
-  bool wait(short events, Clock::time_point until) const {
-    while (true) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now()).count();
-      if (left <= 0) return false;
-      pollfd descriptor{connection_.fd, events, 0};
-      const int ready = ::poll(&descriptor, 1, static_cast<int>(std::min<long>(left, 60'000)));
-      if (ready > 0) return true;
-      if (ready < 0 && errno != EINTR) return false;
-    }
-  }
-
-  Connection& connection_;
-  Clock::time_point read_deadline_;
-  Clock::time_point read_start_ = Clock::now();
-  Clock::time_point write_start_{};
-  std::uint64_t received_ = 0;
-  std::uint64_t sent_ = 0;
-  bool read_timed_out_ = false;
-};
-
-/// Reads the body itself: httplib would unpack it, keep multipart forms in memory, and run regular expressions over
-/// them.
-class ServedRequest final : public Request {
- public:
-  ServedRequest(const httplib::Request& request, SocketStream& stream, bool expects_continue)
-      : request_(request), stream_(stream), expects_continue_(expects_continue) {
-    method = request.method;
-    path = request.path;
-    for (const auto& [name, value] : request.params) query.emplace_back(name, value);
-  }
-
-  /// Finds out how the body ends (RFC 9112, 6.3). Anything that two servers may read differently is refused.
-  void frame() {
-    const std::size_t codings = request_.get_header_value_count("Transfer-Encoding");
-    const std::size_t lengths = request_.get_header_value_count("Content-Length");
-    if (codings > 0) {
-      body_left_open_ = true;
-      if (codings > 1 || lengths > 0 || !same_word(request_.get_header_value("Transfer-Encoding"), "chunked")) {
-        throw Problem(400, "the framing of the body is not clear: send Content-Length, or Transfer-Encoding: chunked");
-      }
-      chunked_ = true;
-    } else if (lengths > 0) {
-      const std::string text = request_.get_header_value("Content-Length");
-      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), length_);
-      body_left_open_ = lengths > 1 || error != std::errc() || end != text.data() + text.size() || length_ > 0;
-      if (lengths > 1 || error != std::errc() || end != text.data() + text.size()) {
-        throw Problem(400, "Content-Length is not a number");
-      }
-    }
-    if (body_left_open_ && header("Content-Encoding") && !same_word(*header("Content-Encoding"), "identity")) {
-      throw Problem(415, "send the body without Content-Encoding", {{"Accept-Encoding", "identity"}});
-    }
-  }
-
-  std::optional<std::string> header(std::string_view name) const override {
-    const std::string key(name);
-    if (!request_.has_header(key)) return std::nullopt;
-    return request_.get_header_value(key);
-  }
-
-  std::optional<std::uint64_t> content_length() const override {
-    if (chunked_) return std::nullopt;
-    return length_;
-  }
-
-  void read_body(std::uint64_t limit, std::chrono::milliseconds timeout,
-                 const std::function<void(BytesView)>& sink) override {
-    if (!body_left_open_) return;
-    limit_ = limit;
-    if (!chunked_ && length_ > limit) throw too_large();
-    if (expects_continue_) stream_.write("HTTP/1.1 100 Continue\r\n\r\n");
-    stream_.expect_body_within(timeout);
-    if (chunked_) {
-      read_chunked(sink);
-    } else {
-      read_part(length_, sink);
-    }
-    body_left_open_ = false;
-  }
-
-  bool body_left_open() const { return body_left_open_; }
-
- private:
-  Problem too_large() const {
-    return Problem(413, "the body is larger than the " + std::to_string(limit_) + " octets that are allowed");
-  }
-
-  std::size_t read_some(char* out, std::size_t size) {
-    const ssize_t got = stream_.read(out, size);
-    if (got > 0) return static_cast<std::size_t>(got);
-    if (stream_.read_timed_out()) throw Problem(408, "the body did not arrive in time");
-    throw Problem(400, "the body ended before its end");
-  }
-
-  void read_part(std::uint64_t length, const std::function<void(BytesView)>& sink) {
-    std::vector<char> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(length, 64 * 1024)));
-    while (length > 0) {
-      const std::size_t got =
-          read_some(buffer.data(), static_cast<std::size_t>(std::min<std::uint64_t>(length, buffer.size())));
-      length -= got;
-      sink(bytes_of({buffer.data(), got}));
-    }
-  }
-
-  std::string read_line() {
-    std::string line;
-    for (char c = 0; line.size() < 1024;) {
-      read_some(&c, 1);
-      if (c == '\n' && !line.empty() && line.back() == '\r') {
-        line.pop_back();
-        return line;
-      }
-      line.push_back(c);
-    }
-    throw Problem(400, "a line of the chunked body is too long");
-  }
-
-  void read_chunked(const std::function<void(BytesView)>& sink) {
-    for (std::uint64_t total = 0;;) {
-      const std::string line = read_line();
-      std::uint64_t size = 0;
-      const auto [end, error] = std::from_chars(line.data(), line.data() + line.size(), size, 16);
-      if (error != std::errc() || (end != line.data() + line.size() && *end != ';' && *end != ' ')) {
-        throw Problem(400, "the body is not in chunks");
-      }
-      if (size == 0) break;
-      if (size > limit_ - total) throw too_large();
-      total += size;
-      read_part(size, sink);
-      if (!read_line().empty()) throw Problem(400, "a chunk of the body is longer than it says");
-    }
-    for (int trailers = 0; !read_line().empty(); ++trailers) {
-      if (trailers == 16) throw Problem(431, "too many trailers");
-    }
-  }
-
-  const httplib::Request& request_;
-  SocketStream& stream_;
-  bool expects_continue_;
-  bool chunked_ = false;
-  bool body_left_open_ = false;  // there are octets of the body on the connection
-  std::uint64_t length_ = 0;
-  std::uint64_t limit_ = 0;
-};
-
-struct Route {
-  std::string method;
-  std::string pattern;
-  Handler handler;
-};
-
-std::vector<std::string_view> segments_of(std::string_view path) {
-  std::vector<std::string_view> segments;
-  while (!path.empty()) {
-    path.remove_prefix(1);  // the slash
-    const auto end = std::min(path.find('/'), path.size());
-    segments.push_back(path.substr(0, end));
-    path.remove_prefix(end);
-  }
-  return segments;
-}
-
-std::optional<std::map<std::string, std::string>> match(std::string_view pattern, std::string_view path) {
-  if (path.empty() || path.front() != '/') return std::nullopt;
-  const auto want = segments_of(pattern);
-  const auto have = segments_of(path);
-  if (want.size() != have.size()) return std::nullopt;
-  std::map<std::string, std::string> parameters;
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    if (want[i].size() > 2 && want[i].front() == '{' && want[i].back() == '}') {
-      if (have[i].empty()) return std::nullopt;
-      parameters.emplace(want[i].substr(1, want[i].size() - 2), have[i]);
-    } else if (want[i] != have[i]) {
-      return std::nullopt;
-    }
-  }
-  return parameters;
-}
-
-/// Finds the route and runs its handler; every error becomes an answer.
-class Router {
- public:
-  explicit Router(Metrics* metrics) : metrics_(metrics) {}
-
-  void add(Route route) { routes_.push_back(std::move(route)); }
-
-  Response answer(ServedRequest& request) {
-    const auto start = Clock::now();
-    std::string pattern = "unmatched";
-    Response response = [&] {
-      try {
-        request.frame();
-        return find(request, pattern)(request);
-      } catch (const Problem& problem) {
-        return problem.response();
-      } catch (const json::Invalid& invalid) {
-        Problem problem(422, "the request is not what the schema says");
-        json::Writer errors;
-        errors.begin_array();
-        for (const auto& violation : invalid.violations()) {
-          errors.begin_object();
-          errors.field("pointer", violation.pointer);
-          errors.field("detail", violation.detail);
-          errors.end_object();
-        }
-        errors.end_array();
-        return problem.with("errors", errors.take()).response();
-      } catch (const Unavailable& error) {
-        log_.warning("a request could not be served", {{"path", request.path}, {"reason", error.what()}});
-        return Problem(503, "something that this service depends on is away; try again", {{"Retry-After", "5"}})
-            .response();
-      } catch (const std::exception& error) {
-        log_.error("a request failed", {{"method", request.method}, {"path", request.path}, {"error", error.what()}});
-        return Problem(500, "the service failed; its log says why").response();
-      }
-    }();
-    if (metrics_ != nullptr) {
-      metrics_
-          ->seconds("http_server_request_duration_seconds", "Time from the head of a request to its answer.",
-                    {{"route", pattern}, {"method", request.method}, {"status", std::to_string(response.status)}})
-          .observe(std::chrono::duration<double>(Clock::now() - start).count());
-    }
-    return response;
-  }
-
- private:
-  const Handler& find(ServedRequest& request, std::string& pattern) const {
-    const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
-    std::set<std::string> allowed;
-    for (const Route& route : routes_) {
-      auto parameters = match(route.pattern, request.path);
-      if (!parameters) continue;
-      pattern = route.pattern;
-      if (route.method == method) {
-        request.parameters = std::move(*parameters);
-        return route.handler;
-      }
-      allowed.insert(route.method);
-      if (route.method == "GET") allowed.insert("HEAD");
-    }
-    if (allowed.empty()) throw Problem(404, "there is nothing at this path");
-    std::string methods;
-    for (const auto& name : allowed) methods += (methods.empty() ? "" : ", ") + name;
-    throw Problem(405, "this path takes " + methods, {{"Allow", methods}});
-  }
-
-  std::vector<Route> routes_;
-  Metrics* metrics_;
-  Logger log_;
-};
-
-/// httplib's part: parses the head, writes the answer. One per thread, because it serves one request at a time.
-class Protocol final : public httplib::Server {
- public:
-  Protocol(Router& router, std::chrono::milliseconds idle_timeout) : router_(router) {
-    set_keep_alive_max_count(kRequestsPerConnection);
-    set_keep_alive_timeout(std::chrono::duration_cast<std::chrono::seconds>(idle_timeout).count());
-    // Runs before httplib routes, so that neither its regular expressions nor its reading of bodies is used.
-    set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& response) {
-      serve(request, response);
-      return HandlerResponse::Handled;
-    });
-    // What httplib refuses by itself has no body.
-    set_error_handler(Handler([](const httplib::Request&, httplib::Response& response) {
-      if (!response.body.empty()) return;
-      const Response problem = Problem(response.status, "the request is not HTTP/1.1").response();
-      response.set_content(problem.body, problem.content_type);
-    }));
-  }
-
-  /// Serves the request whose head is there; false when the connection must end.
-  bool serve_one(Connection& connection, bool last) {
-    SocketStream stream(connection);
-    stream_ = &stream;
-    must_close_ = true;  // unless a request was understood and read to its end
-    last_ = last;
-    expects_continue_ = false;
-    svr_sock_ = connection.fd;  // httplib takes an invalid one as the sign to stop sending
-    bool closed = false;
-    const std::function<void(httplib::Request&)> setup = [this](httplib::Request& request) {
-      request.ranges.clear();  // the handler's business
-      expects_continue_ = same_word(request.get_header_value("Expect"), "100-continue");
-      if (expects_continue_) request.headers.erase("Expect");  // said when the body is wanted
-    };
-    const bool written = process(*this, stream, last, closed, setup);
-    svr_sock_ = INVALID_SOCKET;
-    return written && !closed && !last && !must_close_;
-  }
-
- private:
-  template <typename Self>
-  static bool process(Self& self, SocketStream& stream, bool last, bool& closed,
-                      const std::function<void(httplib::Request&)>& setup) {
-    if constexpr (requires { self.process_request(stream, last, closed, setup); }) {
-      return self.process_request(stream, last, closed, setup);
-    } else {  // httplib 0.15 and later
-      return self.process_request(stream, std::string(), 0, std::string(), 0, last, closed, setup);
-    }
-  }
-
-  void serve(const httplib::Request& in, httplib::Response& out) {
-    ServedRequest request(in, *stream_, expects_continue_);
-    Response response = router_.answer(request);
-    must_close_ = request.body_left_open();
-    out.status = response.status;
-    for (const auto& [name, value] : response.headers) out.set_header(name, value);
-    if (must_close_ && !last_) out.set_header("Connection", "close");
-    if (response.stream && response.length > 0) {
-      out.set_content_provider(
-          static_cast<std::size_t>(response.length), response.content_type,
-          [stream = std::move(response.stream)](std::size_t, std::size_t, httplib::DataSink& sink) {
-            try {
-              stream([&sink](BytesView data) {
-                return sink.write(reinterpret_cast<const char*>(data.data()), data.size());
-              });
-              return true;
-            } catch (const std::exception& error) {
-              Logger().warning("an answer was cut short", {{"reason", error.what()}});
-              return false;
-            }
-          });
-    } else if (!response.content_type.empty()) {
-      out.set_content(response.body, response.content_type);
-    }
-  }
-
-  Router& router_;
-  SocketStream* stream_ = nullptr;
-  bool must_close_ = false;
-  bool last_ = false;
-  bool expects_continue_ = false;
-};
 
 int bind_to(const ServerOptions& options) {
   const std::string place = options.host + ":" + std::to_string(options.port);
@@ -567,18 +75,6 @@ int port_of(int fd) {
 
 }  // namespace
 
-Response Problem::response() const {
-  json::Writer body;
-  body.begin_object();
-  body.field("type", "about:blank");
-  body.field("title", title_of(status_));
-  body.field("status", std::int32_t{status_});
-  body.field("detail", std::string_view(what()));
-  for (const auto& [name, value] : members_) body.field(name, Json{value});
-  body.end_object();
-  return {.status = status_, .headers = headers_, .content_type = "application/problem+json", .body = body.take()};
-}
-
 std::string Request::read_text(std::uint64_t limit, std::chrono::milliseconds timeout) {
   std::string text;
   read_body(limit, timeout, [&text](BytesView part) { text.append(text_of(part)); });
@@ -591,6 +87,7 @@ struct HttpServer::Impl {
   explicit Impl(ServerOptions given)
       : options(std::move(given)),
         router(options.metrics),
+        slots(std::max(1, options.threads * 3 / 4)),
         listener(bind_to(options)),
         number(port_of(listener)),
         poller(::epoll_create1(EPOLL_CLOEXEC)),
@@ -608,7 +105,8 @@ struct HttpServer::Impl {
   void start() {
     if (poll_thread.joinable()) return;
     poll_thread = std::thread([this] { poll(); });
-    for (int i = 0; i < options.threads; ++i) threads.emplace_back([this] { work(); });
+    for (int i = 0; i < options.threads; ++i) threads.emplace_back([this] { work(slots, false); });
+    threads.emplace_back([this] { work(no_slots, true); });
   }
 
   int stop(std::chrono::milliseconds grace) {
@@ -621,9 +119,11 @@ struct HttpServer::Impl {
       std::unique_lock lock(mutex);
       done = true;
       has_work.notify_all();
-      is_idle.wait_for(lock, grace, [this] { return queue.empty() && serving.empty(); });
-      cut = static_cast<int>(queue.size() + serving.size());
+      has_reserved.notify_all();
+      is_idle.wait_for(lock, grace, [this] { return is_empty() && serving.empty(); });
+      cut = static_cast<int>(queue.size() + reserved.size() + serving.size());
       queue.clear();
+      reserved.clear();
       for (const int fd : serving) ::shutdown(fd, SHUT_RDWR);
     }
     for (auto& thread : threads) thread.join();
@@ -658,6 +158,12 @@ struct HttpServer::Impl {
         ::close(listener);
         listener = -1;
         closing = Clock::now() + 200ms;
+        // A request whose body is on its way runs already.
+        std::vector<int> begun;
+        for (const auto& [fd, connection] : waiting) {
+          if (connection->head()) begun.push_back(fd);
+        }
+        for (const int fd : begun) place(take(waiting.find(fd)));
       }
       if (stopping && (waiting.empty() || Clock::now() >= closing)) break;
       const int count = ::epoll_wait(poller, events, 64, stopping ? 20 : 250);
@@ -701,7 +207,8 @@ struct HttpServer::Impl {
         refuse(std::move(connection), Problem(503, "too many connections", {{"Retry-After", "1"}}));
         continue;
       }
-      wait_for(std::move(connection), Clock::now() + options.head_timeout);
+      connection->deadline = Clock::now() + options.head_timeout;
+      wait_for(std::move(connection));
     }
   }
 
@@ -713,9 +220,8 @@ struct HttpServer::Impl {
     if (next != waiting.end()) drop(next);
   }
 
-  void wait_for(Owned connection, Clock::time_point deadline) {
+  void wait_for(Owned connection) {
     const int fd = connection->fd;
-    connection->deadline = deadline;
     waiting[fd] = std::move(connection);
     watch(fd);
   }
@@ -731,11 +237,19 @@ struct HttpServer::Impl {
     if (connection.draining) return connection.consume(connection.unread().size());
     // The time for a head runs from its first octet, however the rest of it trickles in.
     if (idle && connection.served > 0) connection.deadline = Clock::now() + options.head_timeout;
-    if (connection.has_head()) return hand_over(found);
-    if (connection.unread().size() > options.max_head) {
-      Owned owned = take(found);
-      refuse(std::move(owned), Problem(431, "the head of the request is too large"));
+    place(take(found));
+  }
+
+  /// Serves what is ready, waits for what is not, refuses what is wrong.
+  void place(Owned connection) {
+    const bool had_head = connection->head().has_value();
+    try {
+      if (connection->ready(options.max_head, !stopping)) return hand_over(std::move(connection));
+    } catch (const Problem& problem) {
+      return refuse(std::move(connection), problem);
     }
+    if (!had_head && connection->head()) connection->deadline = Clock::now() + options.body_timeout;
+    wait_for(std::move(connection));
   }
 
   using Waiting = std::unordered_map<int, Owned>;
@@ -749,13 +263,14 @@ struct HttpServer::Impl {
     take(at);
     --open;
   }
-  void hand_over(Waiting::iterator at) {
-    Owned connection = take(at);
+  void hand_over(Owned connection) {
+    const bool is_reserved = router.is_reserved(connection->head()->path());
     {
       const std::lock_guard lock(mutex);
-      queue.push_back(std::move(connection));
+      (is_reserved ? reserved : queue).push_back(std::move(connection));
     }
     has_work.notify_one();
+    if (is_reserved) has_reserved.notify_one();
   }
 
   /// Answers without a request, and lets the client read the answer.
@@ -775,7 +290,8 @@ struct HttpServer::Impl {
     ::shutdown(connection->fd, SHUT_WR);
     connection->draining = true;
     connection->consume(connection->unread().size());
-    wait_for(std::move(connection), Clock::now() + kDrainTime);
+    connection->deadline = Clock::now() + kDrainTime;
+    wait_for(std::move(connection));
   }
 
   void take_returned() {
@@ -788,8 +304,10 @@ struct HttpServer::Impl {
       if (connection->draining) {
         linger(std::move(connection));
       } else {
-        const bool idle = connection->unread().empty();
-        wait_for(std::move(connection), Clock::now() + (idle ? options.idle_timeout : options.head_timeout));
+        connection->deadline = Clock::now() + (connection->unread().empty() ? options.idle_timeout
+                                               : connection->head()         ? options.body_timeout
+                                                                            : options.head_timeout);
+        place(std::move(connection));
       }
     }
   }
@@ -804,26 +322,31 @@ struct HttpServer::Impl {
       if (found->second->draining || found->second->unread().empty()) {
         drop(found);
       } else {
-        Owned owned = take(found);
-        refuse(std::move(owned), Problem(408, "the head of the request did not arrive in time"));
+        const bool has_head = found->second->head().has_value();
+        refuse(take(found), Problem(408, has_head ? "the body did not arrive in time"
+                                                  : "the head of the request did not arrive in time"));
       }
     }
   }
 
   // --- the serving threads -------------------------------------------------------------------------------------------
 
-  void work() {
-    Protocol protocol(router, options.idle_timeout);
+  /// `only_reserved`: for the one thread that has time for admin routes whatever the others do. It waits for nobody.
+  void work(Slots& own_slots, bool only_reserved) {
+    Protocol protocol(router, own_slots, options.idle_timeout, options.pace_window);
     std::unique_lock lock(mutex);
     while (true) {
-      has_work.wait(lock, [this] { return done || !queue.empty(); });
-      if (queue.empty()) return;
-      Owned connection = std::move(queue.front());
-      queue.pop_front();
+      (only_reserved ? has_reserved : has_work).wait(lock, [&] {
+        return done || !reserved.empty() || (!only_reserved && !queue.empty());
+      });
+      auto& from = reserved.empty() && !only_reserved ? queue : reserved;
+      if (from.empty()) return;
+      Owned connection = std::move(from.front());
+      from.pop_front();
       const int fd = connection->fd;
       serving.insert(fd);
       lock.unlock();
-      const bool keep = serve(protocol, *connection);
+      const bool keep = serve(protocol, *connection, only_reserved);
       lock.lock();
       serving.erase(fd);
       if ((keep || connection->draining) && !done) {
@@ -835,12 +358,12 @@ struct HttpServer::Impl {
         connection.reset();
         --open;
       }
-      if (queue.empty() && serving.empty()) is_idle.notify_all();
+      if (is_empty() && serving.empty()) is_idle.notify_all();
     }
   }
 
   /// Serves what is there and what follows at once; true when the connection stays open.
-  bool serve(Protocol& protocol, Connection& connection) {
+  bool serve(Protocol& protocol, Connection& connection, bool only_reserved) {
     while (true) {
       ++connection.served;
       if (!protocol.serve_one(connection, stopping || connection.served >= kRequestsPerConnection)) {
@@ -849,22 +372,34 @@ struct HttpServer::Impl {
         return false;
       }
       // A client that asks again at once need not take the way through the poller; not while others wait for a thread.
-      if (!connection.has_head()) {
-        pollfd descriptor{connection.fd, POLLIN, 0};
-        if (!nobody_waits() || ::poll(&descriptor, 1, 2) <= 0) return true;
-        if (connection.fill() == Connection::Fill::kClosed) return false;
-        if (!connection.has_head()) return true;
-      }
+      if (next_is_ready(connection, only_reserved)) continue;
+      if (connection.head()) return true;
+      pollfd descriptor{connection.fd, POLLIN, 0};
+      if (!nobody_waits() || ::poll(&descriptor, 1, 2) <= 0) return true;
+      if (connection.fill() == Connection::Fill::kClosed) return false;
+      if (!next_is_ready(connection, only_reserved)) return true;
     }
+  }
+
+  bool next_is_ready(Connection& connection, bool only_reserved) const {
+    try {
+      if (!connection.ready(options.max_head, !stopping)) return false;
+    } catch (const Problem&) {
+      return false;  // the poller refuses it
+    }
+    return !only_reserved || router.is_reserved(connection.head()->path());
   }
 
   bool nobody_waits() {
     const std::lock_guard lock(mutex);
-    return queue.empty();
+    return is_empty();
   }
+  bool is_empty() const { return queue.empty() && reserved.empty(); }
 
   const ServerOptions options;
   Router router;
+  Slots slots;
+  Slots no_slots{0};
   int listener;
   const int number;
   const int poller;
@@ -874,8 +409,9 @@ struct HttpServer::Impl {
   std::atomic<bool> stopping = false;
 
   std::mutex mutex;  // guards what follows
-  std::condition_variable has_work, is_idle;
+  std::condition_variable has_work, has_reserved, is_idle;
   std::deque<Owned> queue;
+  std::deque<Owned> reserved;  // requests of Lane::kReserved
   std::vector<Owned> returned;
   std::set<int> serving;
   bool done = false;
@@ -886,8 +422,8 @@ struct HttpServer::Impl {
 
 HttpServer::HttpServer(ServerOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 HttpServer::~HttpServer() = default;
-void HttpServer::route(std::string method, std::string pattern, Handler handler) {
-  impl_->router.add({std::move(method), std::move(pattern), std::move(handler)});
+void HttpServer::route(std::string method, std::string pattern, Handler handler, Lane lane) {
+  impl_->router.add(std::move(method), std::move(pattern), std::move(handler), lane);
 }
 void HttpServer::start() { impl_->start(); }
 int HttpServer::port() const noexcept { return impl_->number; }

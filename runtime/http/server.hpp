@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/types.hpp"
 
@@ -34,7 +35,7 @@ struct Response {
   std::string content_type{};
   std::string body{};
   /// A body of `length` octets that is made while it is sent: called once with a function that sends octets and says
-  /// whether the client still listens. Throwing, or sending less, cuts the connection.
+  /// whether more is wanted. Throwing, or sending less, cuts the connection; what is more is not sent.
   std::uint64_t length = 0;
   std::function<void(const std::function<bool(BytesView)>& send)> stream{};
 
@@ -73,18 +74,26 @@ class Request {
   std::vector<std::pair<std::string, std::string>> query;
   std::map<std::string, std::string> parameters;  // of the route's "{name}" segments
 
-  /// The first header of this name, in any case.
+  /// For lines about this request. What a handler binds to it is on the lines about its failure too.
+  Logger log;
+
+  /// The first header of this name, in any case, as the client sent it.
   virtual std::optional<std::string> header(std::string_view name) const = 0;
   /// What the client announced; nothing when the body is chunked.
   virtual std::optional<std::uint64_t> content_length() const = 0;
   /// Gives the body to `sink` part by part. Throws Problem 413 beyond `limit` octets, 408 when the body is not there
-  /// within `timeout` or trickles in, 400 when it ends early; what `sink` throws goes through.
+  /// within `timeout` or trickles in, 400 when it ends early, 503 when too many threads wait for clients already; what
+  /// `sink` throws goes through.
   virtual void read_body(std::uint64_t limit, std::chrono::milliseconds timeout,
                          const std::function<void(BytesView)>& sink) = 0;
   std::string read_text(std::uint64_t limit, std::chrono::milliseconds timeout = std::chrono::seconds(30));
 };
 
 using Handler = std::function<Response(Request&)>;
+
+/// kReserved: for quick answers that must come however busy the server is (GET without parameters only). They have a
+/// thread of their own.
+enum class Lane { kOrdinary, kReserved };
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
@@ -94,8 +103,12 @@ struct ServerOptions {
   std::size_t max_head = 32 * 1024;  // request line and headers; more is answered with 431
   std::chrono::milliseconds head_timeout{
       10'000};  // from a connection's first octet (or its start) to the end of the head
+  std::chrono::milliseconds body_timeout{30'000};  // from there to the end of a body of up to 64 KiB
   std::chrono::milliseconds idle_timeout{60'000};  // between requests of a connection
-  Metrics* metrics = nullptr;                      // gets http_server_request_duration_seconds
+  /// A client that gives or takes a larger body has to move 1 KiB a second (8 KiB when many are at it) in each window
+  /// of this length. At most three quarters of the threads wait for such clients; further ones get 503.
+  std::chrono::milliseconds pace_window{15'000};
+  Metrics* metrics = nullptr;  // gets http_server_request_duration_seconds
 };
 
 /// Thread safe once started. Errors that handlers throw become problem+json: Problem as it is, json::Invalid 422 with
@@ -112,7 +125,7 @@ class HttpServer {
   HttpServer& operator=(const HttpServer&) = delete;
 
   /// Adds a route, before start(). A segment "{name}" matches any one segment. GET serves HEAD too.
-  void route(std::string method, std::string pattern, Handler handler);
+  void route(std::string method, std::string pattern, Handler handler, Lane lane = Lane::kOrdinary);
   void start();
   int port() const noexcept;
 

@@ -99,6 +99,7 @@ std::vector<StatusEntry> read_status(KeyValue& store, std::string_view workflow_
       const std::size_t first = found.key.find('.');
       const std::size_t second = found.key.find('.', first + 1);
       entry.stage = text_of_token(std::string_view(found.key).substr(first + 1, second - first - 1));
+      entry.message_id = text_of_token(std::string_view(found.key).substr(second + 1));
       entries.push_back(std::move(entry));
     } catch (const json::Invalid& error) {
       Logger().warning("an entry of the status bucket is not readable", {{"key", found.key}, {"error", error.what()}});

@@ -19,8 +19,9 @@ inline constexpr std::string_view kIngestStage = "_ingest";
 
 /// One handled message. Key and value are read by every service of a pipeline: do not change them.
 struct StatusEntry {
-  std::string stage;
-  std::string state;  // "done" or "failed"
+  std::string stage;         // of the key, as is
+  std::string message_id{};  // this
+  std::string state;         // "done" or "failed"
   Timestamp at{};
   std::string event;  // the one that was handled
   std::map<std::string, std::int64_t> produced;

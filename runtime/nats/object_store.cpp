@@ -636,26 +636,23 @@ std::uint64_t sequence_of(Connection& connection, const ObjectInfo& info, ChunkS
   }
 }
 
-}  // namespace
-
-void ObjectStore::get_range(std::string_view name, std::uint64_t offset, std::uint64_t length,
-                            const std::function<bool(BytesView)>& sink) {
-  const Meta meta = require_meta(*connection_, bucket_, name);
+void send_range(Connection& connection, const Meta& meta, std::uint64_t offset, std::uint64_t length,
+                const std::function<bool(BytesView)>& sink) {
   const ObjectInfo& info = meta.info;
   if (offset >= info.size) return;
   length = std::min(length, info.size - offset);
-  ChunkSource source(*connection_, bucket_, info.nuid);
+  ChunkSource source(connection, info.bucket, info.nuid);
 
   const bool regular = (info.size + meta.chunk_size - 1) / meta.chunk_size == info.chunks;
   std::uint64_t index = regular ? offset / meta.chunk_size : 0;
   std::uint64_t position = index * meta.chunk_size;  // of the next chunk's first octet
-  std::uint64_t sequence = index == 0 ? 1 : sequence_of(*connection_, info, source, index);
+  std::uint64_t sequence = index == 0 ? 1 : sequence_of(connection, info, source, index);
   while (length > 0) {
     const auto chunk = source.at(sequence);
-    if (!chunk) throw_missing(*connection_, info, static_cast<std::uint32_t>(index));
+    if (!chunk) throw_missing(connection, info, static_cast<std::uint32_t>(index));
     BytesView data = chunk->data();
     if (regular && data.size() != std::min(meta.chunk_size, info.size - position)) {
-      throw PermanentError(object_text(bucket_, name) + " is damaged: chunk " + std::to_string(index + 1) +
+      throw PermanentError(object_text(info.bucket, info.name) + " is damaged: chunk " + std::to_string(index + 1) +
                            " has the wrong size; write it again");
     }
     ++index;
@@ -670,6 +667,22 @@ void ObjectStore::get_range(std::string_view name, std::uint64_t offset, std::ui
     length -= data.size();
     if (!data.empty() && !sink(data)) return;
   }
+}
+
+}  // namespace
+
+void ObjectStore::get_range(std::string_view name, std::uint64_t offset, std::uint64_t length,
+                            const std::function<bool(BytesView)>& sink) {
+  send_range(*connection_, require_meta(*connection_, bucket_, name), offset, length, sink);
+}
+
+void ObjectStore::get_range(const ObjectInfo& object, std::uint64_t offset, std::uint64_t length,
+                            const std::function<bool(BytesView)>& sink) {
+  const Meta meta = require_meta(*connection_, bucket_, object.name);
+  if (meta.info.nuid != object.nuid) {
+    throw Replaced(object_text(bucket_, object.name) + " was replaced while it was being read: read it again");
+  }
+  send_range(*connection_, meta, offset, length, sink);
 }
 
 std::optional<ObjectInfo> ObjectStore::info(std::string_view name) {

@@ -1157,6 +1157,34 @@ TEST(Settings, SecretsComeFromAValueAReferenceOrAFile) {
             std::string::npos);
 }
 
+TEST(Settings, AnIntegerOutOfItsRangeIsRefused) {
+  const auto settings = Settings::from("[a]\nb = 5\nc = 4294982289\n", "p.toml", {{"A_D", "-1"}});
+  EXPECT_EQ(settings.integer("a.b", 9, 5, 5), 5);
+  EXPECT_EQ(settings.integer("a.none", 9, 1, 5), 9);
+  EXPECT_EQ(config_error([&] { settings.integer("a.b", 9, 6, 8); }),
+            "p.toml:2:5: a.b must be a whole number from 6 to 8");
+  EXPECT_EQ(config_error([&] { settings.integer("a.c", 9, 0, 65'535); }),
+            "p.toml:3:5: a.c must be a whole number from 0 to 65535");
+  EXPECT_EQ(config_error([&] { settings.integer("a.d", 9, 0, 1); }), "A_D must be a whole number from 0 to 1");
+}
+
+TEST(Settings, AnEnvironmentVariableWinsOverTheFileForSecretsToo) {
+  const std::filesystem::path folder = std::filesystem::temp_directory_path();
+  const std::filesystem::path path = folder / ("pipegen-secret-" + std::to_string(::getpid()));
+  std::ofstream(path) << "from the variable's file\n";
+  const auto settings = Settings::from("[a]\nb = \"from project.toml\"\n", "p.toml", {{"A_B_FILE", path.string()}});
+  EXPECT_EQ(settings.secret("a.b"), "from the variable's file");
+  const auto both = Settings::from("", "p.toml", {{"A_B_FILE", path.string()}, {"A_B", "from the variable"}});
+  EXPECT_EQ(both.secret("a.b"), "from the variable");
+  std::filesystem::remove(path);
+}
+
+TEST(Settings, NamesWhatASectionShouldNotHave) {
+  const auto settings = Settings::from("[a]\nb = 1\nbb = 2\n[ab]\nc = 1\n[a.d]\ne = 1\n", "p.toml", {});
+  EXPECT_EQ(settings.unknown("a", {"b", "d.e"}), (std::vector<std::string>{"p.toml:3:6: a.bb"}));
+  EXPECT_TRUE(settings.unknown("none", {}).empty());
+}
+
 TEST(Settings, TheFileIsFoundInAParentFolderOrByItsName) {
   const TempFolder folder;
   folder.write("project.toml", "[x]\ny = \"parent\"\n");

@@ -71,6 +71,13 @@ struct ConnectionOptions {
 };
 ConnectionOptions options_from(const Settings& settings, std::string_view service_name);
 
+/// A publish that was sent and not answered: it may be stored all the same. Send it again with the same message id, and
+/// undo nothing that it refers to.
+class Unconfirmed : public Unavailable {
+ public:
+  using Unavailable::Unavailable;
+};
+
 /// What the server said to a publish.
 struct PublishAck {
   std::string stream{};
@@ -94,8 +101,9 @@ class Connection {
   void on_change(std::function<void(bool connected)> callback);
   std::int64_t max_payload() const;
 
-  /// Publishes and waits for the stream's ack. Throws Unavailable (no connection, no answer, no responders, stream
-  /// full) or PermanentError (larger than max_payload). Give `message_id`: a publish that timed out may still arrive.
+  /// Publishes and waits for the stream's ack. Throws Unconfirmed (sent, but no answer), any other Unavailable (not
+  /// stored: no connection, no responders, stream full) or PermanentError (larger than max_payload). Give `message_id`:
+  /// a publish that timed out may still arrive.
   PublishAck publish(std::string_view subject, std::string_view payload, std::string_view message_id,
                      const Headers& headers = {});
 

@@ -96,6 +96,9 @@ class ObjectStore {
   /// Octets [offset, offset + length) for HTTP ranges; a part has no digest of its own, so it is not verified.
   void get_range(std::string_view name, std::uint64_t offset, std::uint64_t length,
                  const std::function<bool(BytesView)>& sink);
+  /// The same, of this very version: throws TransientError when the object was replaced since.
+  void get_range(const ObjectInfo& object, std::uint64_t offset, std::uint64_t length,
+                 const std::function<bool(BytesView)>& sink);
 
   std::optional<ObjectInfo> info(std::string_view name);
   std::vector<ObjectInfo> list();

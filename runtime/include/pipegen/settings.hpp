@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -32,6 +33,8 @@ class Settings {
   std::optional<std::string> find(std::string_view name) const;
   std::string text(std::string_view name, std::string_view fallback) const;
   std::int64_t integer(std::string_view name, std::int64_t fallback) const;
+  /// From `min` to `max`, both included; `fallback` is taken as it is.
+  std::int64_t integer(std::string_view name, std::int64_t fallback, std::int64_t min, std::int64_t max) const;
   double number(std::string_view name, double fallback) const;
   bool flag(std::string_view name, bool fallback) const;
   /// "250ms", "30s", "5m", "24h", "7d"; a bare number is seconds.
@@ -43,8 +46,12 @@ class Settings {
 
   /// Text of a `${NAME}` reference or of a file, for secrets: "nats.password" is read from the setting itself, else
   /// from the file that "nats.password_file" names (relative to the folder of project.toml when it is named there),
-  /// without the line break at its end. Never logged.
+  /// without the line break at its end. An environment variable wins over project.toml, whichever of the two it is.
+  /// Never logged.
   std::optional<std::string> secret(std::string_view name) const;
+
+  /// What project.toml has in [section] and `known` does not, each as "project.toml:3:1: section.name".
+  std::vector<std::string> unknown(std::string_view section, std::initializer_list<std::string_view> known) const;
 
  private:
   struct Data;

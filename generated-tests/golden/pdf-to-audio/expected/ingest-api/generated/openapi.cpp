@@ -17,12 +17,113 @@ const std::string_view kOpenApi = R"openapi({
         "summary": "Stores the body and starts a workflow.",
         "parameters": [
           {
-            "name": "Idempotency-Key",
-            "in": "header",
+            "$ref": "#/components/parameters/IdempotencyKey"
+          },
+          {
+            "name": "augmentation",
+            "in": "query",
             "required": false,
-            "description": "The same key and content give the same workflow.",
+            "content": {
+              "application/json": {
+                "schema": {
+                  "$ref": "#/components/schemas/Augmentation"
+                }
+              }
+            }
+          },
+          {
+            "name": "header.tenantId",
+            "in": "query",
+            "required": false,
             "schema": {
               "type": "string"
+            }
+          },
+          {
+            "name": "header.userId",
+            "in": "query",
+            "required": false,
+            "schema": {
+              "type": "string"
+            }
+          },
+          {
+            "name": "ngl",
+            "in": "query",
+            "required": false,
+            "content": {
+              "application/json": {
+                "schema": {
+                  "type": "integer",
+                  "format": "int32",
+                  "minimum": 0
+                }
+              }
+            }
+          },
+          {
+            "name": "repetitionPenalty",
+            "in": "query",
+            "required": false,
+            "content": {
+              "application/json": {
+                "schema": {
+                  "type": "number",
+                  "format": "double",
+                  "minimum": 0
+                }
+              }
+            }
+          },
+          {
+            "name": "seed",
+            "in": "query",
+            "required": false,
+            "content": {
+              "application/json": {
+                "schema": {
+                  "type": "integer",
+                  "format": "int64"
+                }
+              }
+            }
+          },
+          {
+            "name": "temperature",
+            "in": "query",
+            "required": false,
+            "content": {
+              "application/json": {
+                "schema": {
+                  "type": "number",
+                  "format": "double",
+                  "minimum": 0
+                }
+              }
+            }
+          },
+          {
+            "name": "topP",
+            "in": "query",
+            "required": false,
+            "content": {
+              "application/json": {
+                "schema": {
+                  "type": "number",
+                  "format": "double",
+                  "minimum": 0,
+                  "maximum": 1
+                }
+              }
+            }
+          },
+          {
+            "name": "voice",
+            "in": "query",
+            "required": false,
+            "schema": {
+              "type": "string",
+              "maxLength": 64
             }
           }
         ],
@@ -39,6 +140,44 @@ const std::string_view kOpenApi = R"openapi({
                   "file": {
                     "type": "string",
                     "contentMediaType": "application/octet-stream"
+                  },
+                  "augmentation": {
+                    "$ref": "#/components/schemas/Augmentation"
+                  },
+                  "header.tenantId": {
+                    "type": "string"
+                  },
+                  "header.userId": {
+                    "type": "string"
+                  },
+                  "ngl": {
+                    "type": "integer",
+                    "format": "int32",
+                    "minimum": 0
+                  },
+                  "repetitionPenalty": {
+                    "type": "number",
+                    "format": "double",
+                    "minimum": 0
+                  },
+                  "seed": {
+                    "type": "integer",
+                    "format": "int64"
+                  },
+                  "temperature": {
+                    "type": "number",
+                    "format": "double",
+                    "minimum": 0
+                  },
+                  "topP": {
+                    "type": "number",
+                    "format": "double",
+                    "minimum": 0,
+                    "maximum": 1
+                  },
+                  "voice": {
+                    "type": "string",
+                    "maxLength": 64
                   }
                 },
                 "required": [
@@ -50,81 +189,31 @@ const std::string_view kOpenApi = R"openapi({
         },
         "responses": {
           "202": {
-            "description": "Accepted: the message is stored in its stream.",
-            "headers": {
-              "Location": {
-                "schema": {
-                  "type": "string"
-                }
-              }
-            },
-            "content": {
-              "application/json": {
-                "schema": {
-                  "$ref": "#/components/schemas/Accepted"
-                }
-              }
-            }
+            "$ref": "#/components/responses/Started"
           },
           "400": {
-            "description": "The request is malformed.",
-            "content": {
-              "application/problem+json": {
-                "schema": {
-                  "$ref": "#/components/schemas/Problem"
-                }
-              }
-            }
+            "$ref": "#/components/responses/Malformed"
+          },
+          "408": {
+            "$ref": "#/components/responses/TooSlow"
           },
           "409": {
-            "description": "A request with this Idempotency-Key is running.",
-            "content": {
-              "application/problem+json": {
-                "schema": {
-                  "$ref": "#/components/schemas/Problem"
-                }
-              }
-            }
+            "$ref": "#/components/responses/InProgress"
           },
           "413": {
-            "description": "The body is larger than allowed.",
-            "content": {
-              "application/problem+json": {
-                "schema": {
-                  "$ref": "#/components/schemas/Problem"
-                }
-              }
-            }
+            "$ref": "#/components/responses/TooLarge"
           },
           "415": {
-            "description": "The media type is not accepted.",
-            "content": {
-              "application/problem+json": {
-                "schema": {
-                  "$ref": "#/components/schemas/Problem"
-                }
-              }
-            }
+            "$ref": "#/components/responses/WrongMediaType"
           },
           "422": {
-            "description": "A field is wrong, or the Idempotency-Key was used for another content.",
-            "content": {
-              "application/problem+json": {
-                "schema": {
-                  "$ref": "#/components/schemas/Problem"
-                }
-              }
-            }
+            "$ref": "#/components/responses/Invalid"
+          },
+          "500": {
+            "$ref": "#/components/responses/Failed"
           },
           "503": {
-            "description": "The message cannot be stored now; try again later.",
-            "content": {
-              "application/problem+json": {
-                "schema": {
-                  "$ref": "#/components/schemas/Problem"
-                }
-              }
-            }
+            "$ref": "#/components/responses/Unavailable"
           }
         }
       }
@@ -135,13 +224,7 @@ const std::string_view kOpenApi = R"openapi({
         "summary": "How far the workflow is.",
         "parameters": [
           {
-            "name": "workflow_id",
-            "in": "path",
-            "required": true,
-            "description": "As the upload's answer gave it.",
-            "schema": {
-              "type": "string"
-            }
+            "$ref": "#/components/parameters/WorkflowId"
           }
         ],
         "responses": {
@@ -150,7 +233,7 @@ const std::string_view kOpenApi = R"openapi({
             "content": {
               "application/json": {
                 "schema": {
-                  "type": "object"
+                  "$ref": "#/components/schemas/Status"
                 }
               }
             }
@@ -164,6 +247,12 @@ const std::string_view kOpenApi = R"openapi({
                 }
               }
             }
+          },
+          "500": {
+            "$ref": "#/components/responses/Failed"
+          },
+          "503": {
+            "$ref": "#/components/responses/Unavailable"
           }
         }
       }
@@ -174,10 +263,22 @@ const std::string_view kOpenApi = R"openapi({
         "summary": "The finished object; ranges are served.",
         "parameters": [
           {
-            "name": "workflow_id",
-            "in": "path",
-            "required": true,
-            "description": "As the upload's answer gave it.",
+            "$ref": "#/components/parameters/WorkflowId"
+          },
+          {
+            "name": "Range",
+            "in": "header",
+            "required": false,
+            "description": "One range of octets: \"bytes=0-1023\". Others are ignored.",
+            "schema": {
+              "type": "string"
+            }
+          },
+          {
+            "name": "If-Range",
+            "in": "header",
+            "required": false,
+            "description": "The ETag for which the range is meant.",
             "schema": {
               "type": "string"
             }
@@ -190,13 +291,42 @@ const std::string_view kOpenApi = R"openapi({
               "audio/wav": {
                 "schema": {}
               }
+            },
+            "headers": {
+              "ETag": {
+                "schema": {
+                  "type": "string"
+                }
+              },
+              "Accept-Ranges": {
+                "schema": {
+                  "const": "bytes"
+                }
+              }
             }
           },
           "206": {
-            "description": "A part of the object."
+            "description": "A part of the object.",
+            "content": {
+              "audio/wav": {
+                "schema": {}
+              }
+            },
+            "headers": {
+              "ETag": {
+                "schema": {
+                  "type": "string"
+                }
+              },
+              "Content-Range": {
+                "schema": {
+                  "type": "string"
+                }
+              }
+            }
           },
           "404": {
-            "description": "No such workflow, or it is not finished.",
+            "description": "No such workflow, or it is not finished; \"state\" says how far it is.",
             "content": {
               "application/problem+json": {
                 "schema": {
@@ -206,11 +336,109 @@ const std::string_view kOpenApi = R"openapi({
             }
           },
           "416": {
-            "description": "The range cannot be served.",
+            "description": "The range lies outside of the object.",
             "content": {
               "application/problem+json": {
                 "schema": {
                   "$ref": "#/components/schemas/Problem"
+                }
+              }
+            },
+            "headers": {
+              "Content-Range": {
+                "schema": {
+                  "type": "string"
+                }
+              }
+            }
+          },
+          "500": {
+            "$ref": "#/components/responses/Failed"
+          },
+          "503": {
+            "$ref": "#/components/responses/Unavailable"
+          }
+        }
+      }
+    },
+    "/health": {
+      "get": {
+        "operationId": "health",
+        "summary": "Whether the service is alive.",
+        "responses": {
+          "200": {
+            "description": "It is.",
+            "content": {
+              "application/json": {
+                "schema": {
+                  "type": "object",
+                  "properties": {
+                    "status": {
+                      "type": "string"
+                    }
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+    },
+    "/ready": {
+      "get": {
+        "operationId": "ready",
+        "summary": "Whether the service can do its work now.",
+        "responses": {
+          "200": {
+            "description": "It can.",
+            "content": {
+              "application/json": {
+                "schema": {
+                  "type": "object",
+                  "properties": {
+                    "status": {
+                      "type": "string"
+                    }
+                  }
+                }
+              }
+            }
+          },
+          "503": {
+            "$ref": "#/components/responses/Unavailable"
+          }
+        }
+      }
+    },
+    "/metrics": {
+      "get": {
+        "operationId": "metrics",
+        "summary": "Metrics for Prometheus.",
+        "responses": {
+          "200": {
+            "description": "In Prometheus' text format.",
+            "content": {
+              "text/plain": {
+                "schema": {
+                  "type": "string"
+                }
+              }
+            }
+          }
+        }
+      }
+    },
+    "/openapi.json": {
+      "get": {
+        "operationId": "openapi",
+        "summary": "This document.",
+        "responses": {
+          "200": {
+            "description": "OpenAPI 3.1.",
+            "content": {
+              "application/json": {
+                "schema": {
+                  "type": "object"
                 }
               }
             }
@@ -250,8 +478,21 @@ const std::string_view kOpenApi = R"openapi({
                 }
               }
             }
+          },
+          "state": {
+            "enum": [
+              "running",
+              "completed",
+              "failed"
+            ]
           }
-        }
+        },
+        "required": [
+          "type",
+          "title",
+          "status",
+          "detail"
+        ]
       },
       "Accepted": {
         "type": "object",
@@ -275,6 +516,300 @@ const std::string_view kOpenApi = R"openapi({
           "status",
           "timestamp"
         ]
+      },
+      "Status": {
+        "type": "object",
+        "properties": {
+          "workflow_id": {
+            "type": "string"
+          },
+          "state": {
+            "enum": [
+              "running",
+              "completed",
+              "failed"
+            ]
+          },
+          "accepted_at": {
+            "type": "string",
+            "format": "date-time"
+          },
+          "updated_at": {
+            "type": "string",
+            "format": "date-time"
+          },
+          "stages": {
+            "type": "array",
+            "items": {
+              "type": "object",
+              "description": "Messages made for the stage so far, and what has become of them.",
+              "properties": {
+                "stage": {
+                  "type": "string"
+                },
+                "expected": {
+                  "type": "integer",
+                  "minimum": 0
+                },
+                "done": {
+                  "type": "integer",
+                  "minimum": 0
+                },
+                "failed": {
+                  "type": "integer",
+                  "minimum": 0
+                },
+                "waiting": {
+                  "type": "integer",
+                  "minimum": 0
+                }
+              },
+              "required": [
+                "stage",
+                "expected",
+                "done",
+                "failed",
+                "waiting"
+              ]
+            }
+          },
+          "failures": {
+            "type": "array",
+            "items": {
+              "type": "object",
+              "properties": {
+                "stage": {
+                  "type": "string"
+                },
+                "message_id": {
+                  "type": "string"
+                },
+                "reason": {
+                  "type": "string"
+                },
+                "at": {
+                  "type": "string",
+                  "format": "date-time"
+                }
+              },
+              "required": [
+                "stage",
+                "message_id",
+                "reason",
+                "at"
+              ]
+            }
+          },
+          "result": {
+            "type": "object",
+            "description": "The path of the finished object, by its name.",
+            "additionalProperties": {
+              "type": "string"
+            }
+          }
+        },
+        "required": [
+          "workflow_id",
+          "state",
+          "accepted_at",
+          "updated_at",
+          "stages",
+          "failures"
+        ]
+      },
+      "Augmentation": {
+        "type": "object",
+        "description": "What a language model adds to the text of each page.",
+        "properties": {
+          "commentary": {
+            "$ref": "#/components/schemas/Commentary"
+          },
+          "summary": {
+            "$ref": "#/components/schemas/Summary"
+          }
+        }
+      },
+      "Commentary": {
+        "type": "object",
+        "description": "Remarks that a language model adds to the text of a page.",
+        "properties": {
+          "customInstructions": {
+            "type": "string",
+            "maxLength": 4096
+          },
+          "enabled": {
+            "type": "boolean"
+          }
+        }
+      },
+      "Summary": {
+        "type": "object",
+        "description": "A summary that a language model adds to the text of a page.",
+        "properties": {
+          "customInstructions": {
+            "type": "string",
+            "maxLength": 4096
+          },
+          "enabled": {
+            "type": "boolean"
+          },
+          "placement": {
+            "$ref": "#/components/schemas/SummaryPlacement"
+          }
+        }
+      },
+      "SummaryPlacement": {
+        "type": "string",
+        "enum": [
+          "top",
+          "bottom"
+        ]
+      }
+    },
+    "parameters": {
+      "IdempotencyKey": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": false,
+        "description": "1 to 255 visible characters. The same key and content give the same answer for 24 hours.",
+        "schema": {
+          "type": "string"
+        }
+      },
+      "WorkflowId": {
+        "name": "workflow_id",
+        "in": "path",
+        "required": true,
+        "description": "As the upload's answer gave it.",
+        "schema": {
+          "type": "string"
+        }
+      }
+    },
+    "responses": {
+      "Started": {
+        "description": "Accepted: the object and the message are stored.",
+        "content": {
+          "application/json": {
+            "schema": {
+              "$ref": "#/components/schemas/Accepted"
+            }
+          }
+        },
+        "headers": {
+          "Location": {
+            "description": "Where the workflow's state is.",
+            "schema": {
+              "type": "string"
+            }
+          }
+        }
+      },
+      "Published": {
+        "description": "Accepted: the message is stored in its stream.",
+        "content": {
+          "application/json": {
+            "schema": {
+              "$ref": "#/components/schemas/Accepted"
+            }
+          }
+        }
+      },
+      "Malformed": {
+        "description": "The request is malformed.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        }
+      },
+      "TooSlow": {
+        "description": "The body did not arrive in time.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        }
+      },
+      "InProgress": {
+        "description": "A request with this Idempotency-Key is being worked on.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        },
+        "headers": {
+          "Retry-After": {
+            "description": "Seconds.",
+            "schema": {
+              "type": "integer"
+            }
+          }
+        }
+      },
+      "TooLarge": {
+        "description": "The body is larger than allowed.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        }
+      },
+      "WrongMediaType": {
+        "description": "The media type or the content encoding is not accepted.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        }
+      },
+      "Invalid": {
+        "description": "A field is wrong, or the Idempotency-Key was used for another content.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        }
+      },
+      "Failed": {
+        "description": "The service failed; its log says why.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        }
+      },
+      "Unavailable": {
+        "description": "This cannot be done now; try again later.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        },
+        "headers": {
+          "Retry-After": {
+            "description": "Seconds.",
+            "schema": {
+              "type": "integer"
+            }
+          }
+        }
       }
     }
   }

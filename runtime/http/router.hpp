@@ -1,0 +1,43 @@
+// Finds the handler of a request and runs it; whatever happens becomes an answer.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "http/server.hpp"
+
+namespace pipegen::http {
+
+/// "Not Found"
+const char* title_of(int status);
+
+/// Thread safe once every route is added.
+class Router {
+ public:
+  explicit Router(Metrics* metrics) : metrics_(metrics) {}
+
+  void add(std::string method, std::string pattern, Handler handler, Lane lane);
+  /// Whether the path, as it came, is of a route on the reserved lane.
+  bool is_reserved(std::string_view path) const;
+  /// `admit` sees what the handler gave before it counts as the answer, and may throw Problem instead.
+  Response answer(Request& request, const std::function<void(const Response&)>& admit) const;
+
+ private:
+  struct Route {
+    std::string method;
+    std::string pattern;
+    Handler handler;
+    Lane lane;
+  };
+
+  const Handler& find(Request& request, std::string& pattern) const;
+
+  std::vector<Route> routes_;
+  Metrics* metrics_;
+};
+
+}  // namespace pipegen::http
