@@ -72,6 +72,7 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
           break;
         } catch (const Unavailable& error) {
           log.warning("NATS went away while the service started", {{"reason", error.what()}});
+          if (connection->closed_for_good()) throw;
           std::this_thread::sleep_for(1s);
         }
       }
@@ -93,7 +94,14 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   setup.join();
   if (failure) std::rethrow_exception(failure);
 
-  if (!told_to_stop) wait_for_signal();
+  while (!told_to_stop) {
+    told_to_stop = wait_for_signal(1s);
+    if (!told_to_stop && connection->closed_for_good()) {
+      // Only a new connection can go on, and whoever runs the service starts a new process.
+      log.error("the process exits so that a new one can connect");
+      std::_Exit(kExitSoftware);
+    }
+  }
   log.info("stopping");
   const int cut = server.stop(grace);
   if (cut > 0) log.warning("requests were cut at the end of the grace period", {{"requests", cut}});

@@ -46,7 +46,7 @@ struct Connection::Handles::Shared {
       if (connected.exchange(now_connected) != now_connected && !closing) callback = on_change;
       changed.notify_all();
     }
-    if (lost) log.error("the NATS connection is closed for good: restart the service", {{"connection", side.name}});
+    if (lost) log.error("the NATS connection is closed for good", {{"connection", side.name}});
     if (callback) callback(now_connected);
   }
 
@@ -360,6 +360,12 @@ Connection::Connection(ConnectionOptions options, milliseconds first_wait) : han
 Connection::~Connection() = default;
 
 bool Connection::connected() const { return handles_->shared->connected; }
+
+bool Connection::closed_for_good() const {
+  const Handles::Shared& shared = *handles_->shared;
+  const std::lock_guard lock(handles_->shared->mutex);
+  return !shared.closing && (shared.publish.closed || shared.consume.closed);
+}
 
 void Connection::on_change(std::function<void(bool connected)> callback) {
   const std::lock_guard lock(handles_->shared->mutex);

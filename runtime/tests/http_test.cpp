@@ -1057,6 +1057,17 @@ TEST(ApiProcessTest, ASignalEndsTheWaitForNats) {
   EXPECT_EQ(process.wait(), 0);
 }
 
+TEST(ApiProcessTest, ExitsSoThatANewOneCanConnectWhenItsConnectionIsClosedForGood) {
+  pipegen::testing::NatsServer nats_server({}, "authorization { user: alice, password: rabbit-hole }");
+  ApiProcess process(nats_server.url(), {}, {{"NATS_USER", "alice"}, {"NATS_PASSWORD", "rabbit-hole"}});
+  process.read_until("\"ready\"");
+  nats_server.kill();
+  nats_server.set_config("authorization { user: alice, password: looking-glass }");
+  nats_server.start();
+  process.read_until("exits");  // reads to the end of the output when it never says so
+  EXPECT_EQ(process.wait(), 70);
+}
+
 TEST(ApiProcessTest, ChecksAndExits) {
   pipegen::testing::NatsServer nats_server;
   EXPECT_EQ(ApiProcess(nats_server.url(), {"--check"}).wait(), 0);

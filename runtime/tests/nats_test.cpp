@@ -262,6 +262,35 @@ TEST(NatsConnection, RefusesWrongCredentialsInOneLineWithoutSecrets) {
   }
 }
 
+TEST(NatsConnection, SurvivesPublishesThatTheServerCannotTake) {
+  NatsServer server;
+  Connection connection({.url = server.url()});
+  nats::ensure(connection, kJobs);
+  nats::ensure(connection, kState);
+  for (const std::string& subject : {"jobs." + std::string(5'000, 'a'), std::string("jobs.a b"), std::string()}) {
+    error_of<PermanentError>([&] { connection.publish(subject, "x", "1"); });
+  }
+  const auto limit = static_cast<std::size_t>(connection.max_payload());
+  error_of<PermanentError>([&] { connection.publish("jobs.a", "x", "2", {{"Large", std::string(limit, 'x')}}); });
+  error_of<PermanentError>([&] { connection.publish("jobs.a", std::string(limit - 10, 'x'), "3"); });
+  const std::string text(5'000, '/');
+  KeyValue(connection, "STATE").put(KeyValue::key_token(text) + "." + KeyValue::key_token("a"), "kept");
+  EXPECT_EQ(KeyValue(connection, "STATE").get(KeyValue::key_token(text) + ".a")->value, "kept");
+  EXPECT_FALSE(connection.closed_for_good());
+  EXPECT_EQ(connection.publish("jobs.a", "x", "4").sequence, 1U);
+}
+
+TEST(NatsConnection, KnowsWhenItIsClosedForGood) {
+  NatsServer server({}, "authorization { user: alice, password: rabbit-hole }");
+  Connection connection({.url = server.url(), .user = "alice", .password = "rabbit-hole"});
+  server.kill();
+  ASSERT_TRUE(eventually([&] { return !connection.connected(); }));
+  EXPECT_FALSE(connection.closed_for_good());
+  server.set_config("authorization { user: alice, password: looking-glass }");
+  server.start();
+  EXPECT_TRUE(eventually([&] { return connection.closed_for_good(); }));
+}
+
 TEST(NatsConnection, TakesATokenAndSeveralServers) {
   NatsServer server({"--auth", "s3cret"});
   EXPECT_TRUE(Connection({.url = "nats://127.0.0.1:1, " + server.url(), .token = "s3cret"}).connected());
@@ -770,6 +799,11 @@ TEST_F(Keys, AreRefusedWithBadNamesAndMissingBuckets) {
     error_of<PermanentError>([&] { state.put(key, "x"); });
   }
   EXPECT_EQ(KeyValue::key_token("job 1/\xc3\xbc.x_-"), "job=201=2F=C3=BC=2Ex_-");
+  const std::string digest = KeyValue::key_token(std::string(201, 'a'));
+  EXPECT_EQ(KeyValue::key_token(std::string(200, 'a')), std::string(200, 'a'));
+  EXPECT_TRUE(digest.starts_with("=h")) << digest;
+  EXPECT_EQ(digest.size(), 38U);
+  EXPECT_NE(digest, KeyValue::key_token(std::string(201, 'b')));
   state.put(KeyValue::key_token("job 1/\xc3\xbc.x_-"), "x");
   KeyValue nowhere(connection, "NOWHERE");
   EXPECT_TRUE(has(error_of<ConfigError>([&] { nowhere.get("a"); }), "key-value bucket NOWHERE does not exist"));

@@ -253,6 +253,19 @@ TEST_F(WorkerTest, HandlesEveryMessageOnceAcksItAndKeepsItsStatus) {
   EXPECT_EQ(worker->in_hand(), 0u);
 }
 
+TEST_F(WorkerTest, AWorkflowIdOfAnyLengthHoldsNobodyUp) {
+  auto worker = start(make_stage([](std::string_view, Context&, Outbox&) {}));
+  const std::string workflow(5'000, 'w');
+  send("long", {{"Pipegen-Workflow-Id", workflow}});
+  for (int i = 0; i < 10; ++i) send(std::to_string(i));
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+  KeyValue status(connection_, "TEST_STATUS");
+  EXPECT_EQ(status.keys(KeyValue::key_token(workflow) + ".work.*").size(), 1u);
+  EXPECT_EQ(status.keys("job.work.*").size(), 10u);
+  EXPECT_TRUE(connection_.connected());
+}
+
 TEST_F(WorkerTest, EventsOfARedeliveredMessageHaveTheSameIds) {
   auto worker = start(make_stage([&](std::string_view, Context& context, Outbox& outbox) {
     outbox.publish(output("first"));
@@ -1037,15 +1050,13 @@ TEST_F(WorkerTest, AJoinedEventThatCanNeverBeStoredDeadLettersTheMessageThatJoin
 class Process {
  public:
   Process(const NatsServer& server, const std::string& mode, std::vector<std::string> arguments = {},
-          const std::string& grace_period = "5s") {
-    const std::string url = "NATS_URL=" + server.url();
+          std::vector<std::string> settings = {}) {
     log_ = (folder_.path() / "log").string();
-    const std::string kind = "WORKER_MODE=" + mode;
-    const std::string config = "WORK_SERVICE_GRACE_PERIOD=" + grace_period;
+    settings.insert(settings.end(),
+                    {"NATS_URL=" + server.url(), "WORKER_MODE=" + mode, "WORK_SERVICE_GRACE_PERIOD=5s"});
     std::vector<char*> environment;
     for (char** variable = environ; *variable != nullptr; ++variable) environment.push_back(*variable);
-    for (const std::string* variable : {&url, &kind, &config})
-      environment.push_back(const_cast<char*>(variable->c_str()));
+    for (auto& variable : settings) environment.push_back(variable.data());
     environment.push_back(nullptr);
     std::vector<char*> argv = {const_cast<char*>("worker_test")};
     for (auto& argument : arguments) argv.push_back(argument.data());
@@ -1146,7 +1157,7 @@ TEST_F(WorkerTest, RestartsAreNoCrashesOfTheMessageThatRunsAlone) {
   deliver_in_vain(make_stage({}), 3);
   KeyValue status(connection_, "TEST_STATUS");
   for (int i = 0; i < 2; ++i) {
-    Process process(server_, "endless", {}, "1s");
+    Process process(server_, "endless", {}, {"WORK_SERVICE_GRACE_PERIOD=1s"});
     ASSERT_TRUE(eventually([&] { return !status.keys("_suspect.>").empty(); })) << process.log();
     process.signal(SIGTERM);
     ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
@@ -1247,13 +1258,25 @@ TEST_F(WorkerTest, AWorkerProcessSaysWhatItPromisesAndStopsCleanlyOnSigterm) {
 
 TEST_F(WorkerTest, AServerThatHangsDoesNotOutlastTheGracePeriod) {
   for (int i = 0; i < 200; ++i) send(std::to_string(i));
-  Process process(server_, "slow", {}, "1s");
+  Process process(server_, "slow", {}, {"WORK_SERVICE_GRACE_PERIOD=1s"});
   ASSERT_TRUE(eventually([&] { return stored("OUT") > 10; })) << process.log();
   server_.kill(SIGSTOP);
   process.signal(SIGTERM);
   EXPECT_TRUE(eventually([&] { return process.ended(); }, 6s)) << process.log();
   EXPECT_EQ(process.exit_status(), 0) << process.log();
   server_.kill(SIGCONT);
+}
+
+TEST(WorkerProcess, ExitsSoThatANewOneCanConnectWhenItsConnectionIsClosedForGood) {
+  NatsServer server({}, "authorization { user: alice, password: rabbit-hole }");
+  Process process(server, "normal", {}, {"NATS_USER=alice", "NATS_PASSWORD=rabbit-hole"});
+  ASSERT_TRUE(eventually([&] { return process.log().find(R"("message":"ready")") != std::string::npos; }))
+      << process.log();
+  server.kill();
+  server.set_config("authorization { user: alice, password: looking-glass }");
+  server.start();
+  ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
+  EXPECT_EQ(process.exit_status(), 70) << process.log();
 }
 
 TEST_F(WorkerTest, ChecksAndExitsWhenAsked) {

@@ -99,6 +99,13 @@ void log_promises(nats::Connection& connection, const Stage& stage, const Logger
                          {"dead_letters", stage.dead_letter_subject}});
 }
 
+/// Only a new connection can go on, and whoever runs the service starts a new process.
+void exit_if_closed_for_good(const nats::Connection& connection, const Logger& log) {
+  if (!connection.closed_for_good()) return;
+  log.error("the process exits so that a new one can connect");
+  ::_exit(kExitSoftware);
+}
+
 int run(const Settings& settings, std::string_view service, bool check_only,
         const std::function<Stage(const Settings&)>& make_stage) {
   const Logger log;
@@ -138,6 +145,7 @@ int run(const Settings& settings, std::string_view service, bool check_only,
       break;
     } catch (const Unavailable& error) {
       log.warning("cannot start yet", {{"reason", error.what()}});
+      exit_if_closed_for_good(connection, log);
       if (stop.wait(delay)) return 0;
     }
   }
@@ -146,7 +154,8 @@ int run(const Settings& settings, std::string_view service, bool check_only,
     running = &worker;
   }
   bool was_ready = false;
-  while (!stop.wait(was_ready ? std::chrono::hours(1) : milliseconds(20))) {
+  while (!stop.wait(milliseconds(was_ready ? 1'000 : 20))) {
+    exit_if_closed_for_good(connection, log);
     if (!was_ready && worker.readiness().ready) {
       was_ready = true;
       log.info("ready");

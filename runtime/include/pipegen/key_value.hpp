@@ -48,7 +48,9 @@ class KeyValue {
   std::vector<std::string> keys(std::string_view filter);
   std::vector<Entry> entries(std::string_view filter);
 
-  /// Any text as one token of a key: letters, digits, '-' and '_' stay, every other octet becomes "=XX".
+  /// Any text as one token of a key, 200 characters at most: letters, digits, '-' and '_' stay, every other octet
+  /// becomes "=XX". What would be longer becomes "=h" and a digest of the text: the server closes a connection that
+  /// publishes to a subject of 4 KiB.
   static std::string key_token(std::string_view text);
 
  private:

@@ -90,6 +90,9 @@ class Connection {
   Connection& operator=(const Connection&) = delete;
 
   bool connected() const;
+  /// True when the server refused something so that this connection never comes back (other credentials, a protocol
+  /// error): only a new Connection can go on.
+  bool closed_for_good() const;
   /// Called from a thread of the library at every change of connected().
   void on_change(std::function<void(bool connected)> callback);
   std::int64_t max_payload() const;
