@@ -10,6 +10,7 @@
 
 #include "http/ingest_server.hpp"
 #include "http/service.hpp"
+#include "nats/garbage.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
@@ -94,6 +95,7 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   setup.join();
   if (failure) std::rethrow_exception(failure);
 
+  nats::GarbageCollector garbage(*connection, topology, metrics, nats::GarbageCollector::options_from(settings));
   while (!told_to_stop) {
     told_to_stop = wait_for_signal(1s);
     if (!told_to_stop && connection->closed_for_good()) {
@@ -103,6 +105,7 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
     }
   }
   log.info("stopping");
+  garbage.request_stop();
   const int cut = server.stop(grace);
   if (cut > 0) log.warning("requests were cut at the end of the grace period", {{"requests", cut}});
   log.info("stopped");

@@ -130,7 +130,8 @@ Meta meta_from(const Stored& message, const std::string& bucket) {
     meta.info.modified = message.time;  // the time of the message is the truth; "mtime" is often zero
     return meta;
   } catch (const json::Invalid& error) {
-    throw PermanentError("the metadata of an object in bucket " + bucket + " is not ADR-20's: " + error.what());
+    throw PermanentError("the metadata of an object in bucket " + bucket + " is not ADR-20's (" + message.subject +
+                         ", sequence " + std::to_string(message.sequence) + "): " + error.what());
   }
 }
 
@@ -720,7 +721,7 @@ bool ObjectStore::remove(std::string_view name) {
   return true;
 }
 
-std::size_t ObjectStore::collect_garbage(std::chrono::milliseconds age) {
+std::size_t ObjectStore::collect_garbage(std::chrono::milliseconds age, std::stop_token stop) {
   auto& handles = connection_->handles();
   const std::string stream = stream_of(bucket_);
   // Chunks first: what becomes an object after this line is among the metadata read below.
@@ -733,6 +734,7 @@ std::size_t ObjectStore::collect_garbage(std::chrono::milliseconds age) {
   std::size_t purged = 0;
   for (const auto& subject : chunked) {
     if (owned.contains(subject)) continue;
+    if (stop.stop_requested()) break;
     const auto last = nats::last_message(handles, stream, subject, bucket_text(bucket_));
     if (!last || last->time > limit) continue;
     nats::purge(handles, stream, subject, 0, bucket_text(bucket_));

@@ -12,6 +12,7 @@
 #include <set>
 #include <thread>
 
+#include "nats/garbage.hpp"
 #include "nats/handles.hpp"
 #include "pipegen/key_value.hpp"
 #include "pipegen/object_store.hpp"
@@ -555,6 +556,28 @@ TEST_F(Objects, HalfWrittenByAProcessThatDiedAreInvisibleAndCollected) {
   EXPECT_TRUE(eventually([&] { return store.collect_garbage(0ms) == 1; }));
   EXPECT_EQ(chunks(), before);
   EXPECT_EQ(store.get("whole"), random_bytes(300'000));
+}
+
+TEST_F(Objects, ThatNobodyFinishedArePurgedByEveryServiceNowAndThen) {
+  nats::ensure(connection, {.object_buckets = {{.schema_name = "ODD", .name = "ODD"}}});
+  const Bytes whole = random_bytes(300'000);
+  store.put("whole", whole);
+  const auto before = chunks();
+  connection.publish("$O.FILES.C.of-the-dead", "chunk", "");
+  connection.publish("$O.FILES.C.of-the-dead", "chunk", "");
+  connection.publish("$O.ODD.C.perhaps-of-the-dead", "chunk", "");
+  connection.publish("$O.ODD.M.eA==", "not the JSON of ADR-20", "");
+  Metrics metrics;
+  const Topology topology{.object_buckets = {{.schema_name = "ODD", .name = "ODD"}, kBucket.object_buckets[0]}};
+  nats::GarbageCollector garbage(connection, topology, metrics, {.every = 20ms, .age = 0ms});
+  EXPECT_TRUE(eventually([&] { return has(metrics.render(), "pipegen_garbage_collected_total{bucket=\"FILES\"} 1"); }))
+      << metrics.render();
+  EXPECT_EQ(chunks(), before);
+  EXPECT_EQ(store.get("whole"), whole);
+  // Whose chunks these are is not known; the other bucket does not suffer from it.
+  EXPECT_EQ(messages_in(connection, "OBJ_ODD"), 2U);
+  EXPECT_TRUE(has(error_of<PermanentError>([&] { ObjectStore(connection, "ODD").collect_garbage(0ms); }),
+                  "in bucket ODD is not ADR-20's ($O.ODD.M.eA==, sequence 2)"));
 }
 
 TEST_F(Objects, FailWithUnavailableWhenTheServerDiesInMidPutAndCanBePutAgain) {

@@ -81,6 +81,7 @@ Topology topology() {
   out.streams = {{.name = "IN", .subjects = {"in.>"}, .retention = Retention::kWorkQueue},
                  {.name = "OUT", .subjects = {"out.>"}},
                  {.name = "TEST_DLQ", .subjects = {"dlq.test.>"}}};
+  out.object_buckets = {{.schema_name = "TEST_FILES", .name = "TEST_FILES"}};
   out.key_values = {{.schema_name = "TEST_STATUS", .name = "TEST_STATUS"},
                     {.schema_name = "STATE", .name = "TEST_STATE"}};
   return out;
@@ -1277,6 +1278,12 @@ TEST(WorkerProcess, ExitsSoThatANewOneCanConnectWhenItsConnectionIsClosedForGood
   server.start();
   ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
   EXPECT_EQ(process.exit_status(), 70) << process.log();
+}
+
+TEST_F(WorkerTest, AWorkerProcessPurgesObjectsThatNobodyFinished) {
+  connection_.publish("$O.TEST_FILES.C.of-the-dead", "chunk", "");
+  Process process(server_, "normal", {}, {"NATS_GARBAGE_EVERY=50ms", "NATS_GARBAGE_AGE=1ms"});
+  EXPECT_TRUE(eventually([&] { return stored("OBJ_TEST_FILES") == 0; })) << process.log();
 }
 
 TEST_F(WorkerTest, ChecksAndExitsWhenAsked) {

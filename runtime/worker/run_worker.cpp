@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "http/service.hpp"
+#include "nats/garbage.hpp"
 #include "nats/handles.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/log.hpp"
@@ -153,6 +154,7 @@ int run(const Settings& settings, std::string_view service, bool check_only,
     const std::lock_guard lock(running_mutex);
     running = &worker;
   }
+  nats::GarbageCollector garbage(connection, stage.topology, metrics, nats::GarbageCollector::options_from(settings));
   bool was_ready = false;
   while (!stop.wait(milliseconds(was_ready ? 1'000 : 20))) {
     exit_if_closed_for_good(connection, log);
@@ -162,6 +164,7 @@ int run(const Settings& settings, std::string_view service, bool check_only,
     }
   }
   log.info("stopping");
+  garbage.request_stop();
   const bool clean = worker.stop();
   log.info("stopped");
   // Without a server, or with a handler that goes on, there is nothing that destructors could wait for in time.

@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -101,8 +102,11 @@ class ObjectStore {
   std::vector<ObjectInfo> list();
   /// Writes the delete marker and purges the chunks; false when there was no such object.
   bool remove(std::string_view name);
-  /// Purges chunks that belong to no object and are older than `age`; gives their number of objects.
-  std::size_t collect_garbage(std::chrono::milliseconds age = std::chrono::hours(1));
+  /// Purges chunks that belong to no object and are older than `age`; gives their number of objects. Every service does
+  /// this now and then. Told to stop, it returns before the next request. Throws Unavailable, ConfigError (no such
+  /// bucket), and PermanentError, before anything is purged, when an object's metadata is not readable: its chunks
+  /// could not be told from garbage.
+  std::size_t collect_garbage(std::chrono::milliseconds age = std::chrono::hours(1), std::stop_token stop = {});
 
  private:
   nats::Connection* connection_;
