@@ -406,11 +406,84 @@ TEST(NatsEnsure, ListsEverySettingThatDiffers) {
   EXPECT_EQ(
       error,
       "stream JOBS exists with other settings:\n"
-      "  subjects: server has [a, b], schema wants [a, c]\n"
       "  retention: server has work_queue, schema wants limits\n"
       "  max_age: server has no limit, schema wants 1d\n"
       "  max_bytes: server has no limit, schema wants 1073741824\n"
       "change the schema, or change the server (`nats stream edit JOBS`), or give it another name in project.toml");
+}
+
+std::vector<std::string> subjects_in(Connection& connection, const std::string& stream) {
+  nats::StreamInfo info;
+  nats::check(js_GetStreamInfo(info.out(), connection.handles().consume_js, stream.c_str(), nullptr, nullptr), stream);
+  std::vector<std::string> subjects(info->Config->Subjects, info->Config->Subjects + info->Config->SubjectsLen);
+  std::sort(subjects.begin(), subjects.end());
+  return subjects;
+}
+
+TEST(NatsEnsure, AddsWhatAnotherServiceDoesNotKnowOfWhoeverComesFirst) {
+  NatsServer server;
+  Connection connection({.url = server.url()});
+  for (const std::string stream : {"FIRST", "SECOND"}) {
+    const std::string at = stream + ".";
+    const StreamSpec one{.name = stream,
+                         .subjects = {at + "a", at + "b", at + "c.*"},
+                         .retention = Retention::kWorkQueue,
+                         .duplicate_window = 2min};
+    const StreamSpec two{.name = stream,
+                         .subjects = {at + "b", at + "c.>", at + "d"},
+                         .retention = Retention::kWorkQueue,
+                         .duplicate_window = 10min};
+    for (const StreamSpec& spec : stream == "FIRST" ? std::vector{one, two, one} : std::vector{two, one, two}) {
+      nats::ensure(connection, {.streams = {spec}});
+    }
+    EXPECT_EQ(subjects_in(connection, stream), (std::vector<std::string>{at + "a", at + "b", at + "c.>", at + "d"}));
+    for (const std::string subject : {"a", "b", "c.x", "c.x.y", "d"}) {
+      EXPECT_EQ(connection.publish(at + subject, "x", subject).stream, stream);
+    }
+    nats::StreamInfo info;
+    ASSERT_EQ(js_GetStreamInfo(info.out(), connection.handles().consume_js, stream.c_str(), nullptr, nullptr), NATS_OK);
+    EXPECT_EQ(info->Config->Duplicates, std::chrono::nanoseconds(10min).count());
+  }
+}
+
+TEST(NatsEnsure, AddsTheSubjectsOfServicesThatStartTogether) {
+  NatsServer server;
+  Connection connection({.url = server.url()});
+  std::vector<std::thread> services;
+  std::vector<std::string> all;
+  for (const std::string subject : {"a", "b", "c", "d"}) {
+    all.push_back(subject);
+    services.emplace_back(
+        [&connection, subject] { nats::ensure(connection, {.streams = {{.name = "JOBS", .subjects = {subject}}}}); });
+  }
+  for (auto& service : services) service.join();
+  EXPECT_EQ(subjects_in(connection, "JOBS"), all);
+}
+
+TEST(NatsEnsure, RefusesStreamsThatLoseMessages) {
+  NatsServer server;
+  Connection connection({.url = server.url()});
+  const auto refused = [&](const std::string& name, const std::function<void(jsStreamConfig&)>& set) {
+    const char* subject = name.c_str();
+    jsStreamConfig config;
+    jsStreamConfig_Init(&config);
+    config.Name = subject;
+    config.Subjects = &subject;
+    config.SubjectsLen = 1;
+    config.Discard = js_DiscardNew;
+    auto* js = connection.handles().consume_js;
+    nats::check(js_AddStream(nullptr, js, &config, nullptr, nullptr), name);
+    nats::ensure(connection, {.streams = {{.name = name, .subjects = {name}}}});
+    set(config);
+    nats::check(js_DeleteStream(js, subject, nullptr, nullptr), name);
+    nats::check(js_AddStream(nullptr, js, &config, nullptr, nullptr), name);
+    return error_of<ConfigError>([&] { nats::ensure(connection, {.streams = {{.name = name, .subjects = {name}}}}); });
+  };
+  EXPECT_TRUE(has(refused("last", [](auto& config) { config.MaxMsgsPerSubject = 1; }),
+                  "max_msgs_per_subject: server has 1, schema wants no limit"));
+  EXPECT_TRUE(has(refused("deaf", [](auto& config) { config.NoAck = true; }), "no_ack: server has true"));
+  EXPECT_TRUE(has(refused("small", [](auto& config) { config.MaxMsgSize = 100; }),
+                  "max_msg_size: server has 100, schema wants no limit"));
 }
 
 TEST(NatsEnsure, RefusesWhatCannotWork) {

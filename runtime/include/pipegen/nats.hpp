@@ -116,9 +116,11 @@ class Connection {
   std::unique_ptr<Handles> handles_;
 };
 
-/// Creates what is missing and compares what is there. Throws ConfigError with the difference, one line per setting,
-/// when something exists with other settings, when two streams claim a subject, or when the combination is unsafe (a
-/// work queue that discards old messages).
+/// Creates what is missing and compares what is there. A stream that lacks subjects, or whose duplicate window is
+/// shorter, is extended; more than that is fine. Throws ConfigError with the difference, one line per setting, when
+/// something exists with other settings or with limits that lose messages (one message per subject, no acks), when two
+/// streams claim a subject, or when the combination is unsafe (a work queue that discards old messages). Throws
+/// Unavailable. Blocks; several services may call it at the same time.
 void ensure(Connection& connection, const Topology& topology);
 
 }  // namespace nats
