@@ -207,6 +207,17 @@ class WorkerTest : public ::testing::Test {
     return at == std::string::npos ? std::nan("") : std::strtod(text.c_str() + at + line.size(), nullptr);
   }
 
+  /// The durable consumer, made by somebody else.
+  void make_consumer(const std::function<void(jsConsumerConfig&)>& set) {
+    jsConsumerConfig config;
+    jsConsumerConfig_Init(&config);
+    config.Durable = "work-workers";
+    config.AckPolicy = js_AckExplicit;
+    config.FilterSubject = "in.a";
+    set(config);
+    ASSERT_EQ(js_AddConsumer(nullptr, connection_.handles().publish_js, "IN", &config, nullptr, nullptr), NATS_OK);
+  }
+
   bool all_acked() {
     return eventually([this] { return stored("IN") == 0; });
   }
@@ -597,6 +608,62 @@ TEST_F(WorkerTest, AConsumerWithOtherSettingsIsAnErrorThatNamesThem) {
     EXPECT_NE(std::string(error.what()).find("filter_subject: it has in.a, the schema says in.b"), std::string::npos)
         << error.what();
   }
+}
+
+TEST_F(WorkerTest, AConsumerThatWouldNotGiveEveryMessageWholeIsRefused) {
+  const auto refused = [&](const std::function<void(jsConsumerConfig&)>& set) {
+    make_consumer(set);
+    std::string text;
+    try {
+      Worker(connection_, make_stage([](std::string_view, Context&, Outbox&) {}), Settings(), metrics_).check();
+    } catch (const ConfigError& error) {
+      text = error.what();
+    }
+    js_DeleteConsumer(connection_.handles().publish_js, "IN", "work-workers", nullptr, nullptr);
+    return text;
+  };
+  EXPECT_EQ(refused([](auto&) {}), "");
+  EXPECT_NE(refused([](auto& config) { config.HeadersOnly = true; }).find("headers_only: it has true"),
+            std::string::npos);
+  EXPECT_NE(
+      refused([](auto& config) { config.ReplayPolicy = js_ReplayOriginal; }).find("replay_policy: it has original"),
+      std::string::npos);
+  EXPECT_NE(refused([](auto& config) { config.InactiveThreshold = 60'000'000'000; }).find("inactive_threshold"),
+            std::string::npos);
+}
+
+TEST_F(WorkerTest, AConsumerThatAllowsOnlySmallRequestsIsAskedInSmallRequests) {
+  make_consumer([](auto& config) {
+    config.MaxRequestBatch = 2;
+    config.MaxRequestExpires = 1'000'000'000;
+    config.MaxRequestMaxBytes = 2'000;
+  });
+  Tally tally;
+  auto worker = start(make_stage([&](std::string_view payload, Context&, Outbox&) { tally.add(payload); }));
+  for (int i = 0; i < 50; ++i) send(std::to_string(i) + std::string(500, 'x'));
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(tally.distinct(), 50u);
+  EXPECT_EQ(tally.most(), 1);
+  EXPECT_TRUE(worker->readiness().ready);
+}
+
+TEST_F(WorkerTest, AConsumerThatServesNoRequestIsNotAskedOverAndOver) {
+  make_consumer([](auto& config) { config.MaxRequestMaxBytes = 1'000; });
+  nats::Subscription requests;
+  ASSERT_EQ(natsConnection_SubscribeSync(requests.out(), connection_.handles().publish,
+                                         "$JS.API.CONSUMER.MSG.NEXT.IN.work-workers"),
+            NATS_OK);
+  send(std::string(2'000, 'x'));
+  auto worker = start(make_stage([](std::string_view, Context&, Outbox&) {}));
+  std::vector<Clock::time_point> asked;
+  for (int i = 0; i < 6; ++i) {
+    nats::Message request;
+    ASSERT_EQ(natsSubscription_NextMsg(request.out(), requests.get(), 20'000), NATS_OK);
+    asked.push_back(Clock::now());
+  }
+  EXPECT_GE(asked[5] - asked[1],
+            80ms + 160ms + 160ms);  // 100, 200, 200 and 200 ms, less a fifth, less one for the first
+  EXPECT_TRUE(eventually([&] { return worker->readiness().reason.find("MaxBytes") != std::string::npos; }));
 }
 
 TEST_F(WorkerTest, ContextGivesStableKeysAndAScratchFolderThatGoesAway) {

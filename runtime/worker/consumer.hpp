@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <string>
 
 #include "nats/handles.hpp"
@@ -30,8 +31,11 @@ class PullConsumer {
   /// ensure(), then subscribes to what requests will bring.
   void bind();
   bool bound() const { return static_cast<bool>(subscription_); }
+  /// Whether a request was served since bind(), if only with the news that there is nothing.
+  bool heard() const { return heard_; }
 
-  /// Asks for `batch` messages. They come through next() one by one as they are there.
+  /// Asks for `batch` messages, or as many as the consumer allows in one request. They come through next() one by one
+  /// as they are there.
   void request(std::size_t batch);
   /// Messages that were asked for and may still come. Zero: time for a new request.
   std::size_t outstanding() const { return outstanding_; }
@@ -45,6 +49,16 @@ class PullConsumer {
   void close(const std::function<void(nats::Message)>& leftover);
 
  private:
+  /// Of one request: what the options say, as far as the consumer that is there allows it.
+  struct Limits {
+    explicit Limits(const Options& options)
+        : expires(options.expires), heartbeat(options.heartbeat), max_bytes(options.max_bytes) {}
+    std::size_t batch = std::numeric_limits<std::size_t>::max();
+    std::chrono::milliseconds expires;
+    std::chrono::milliseconds heartbeat;
+    std::size_t max_bytes;
+  };
+
   void take_status(const natsMsg* message);
   void check_silence();
   void lose(std::string why);
@@ -52,11 +66,14 @@ class PullConsumer {
   nats::Connection& connection_;
   Stage stage_;
   Options options_;
+  Limits limits_;
   nats::Subscription subscription_;
   std::string inbox_;
   std::uint64_t request_number_ = 0;
   std::string request_inbox_;
+  std::size_t requested_ = 0;
   std::size_t outstanding_ = 0;
+  bool heard_ = false;
   int silences_ = 0;
   bool was_away_ = false;
   std::chrono::steady_clock::time_point last_heard_{};
