@@ -2,6 +2,8 @@
 #include <atomic>
 #include <condition_variable>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <mutex>
 
 #include "nats/handles.hpp"
@@ -86,12 +88,18 @@ struct Connection::Handles::Shared {
 
 namespace {
 
+/// Commas separate servers, but not inside of `user:password@`: then there is an '@' behind the comma and none before.
 std::vector<std::string> servers_of(std::string_view urls) {
   std::vector<std::string> servers;
   while (!urls.empty()) {
-    const auto comma = std::min(urls.find(','), urls.size());
-    std::string_view url = urls.substr(0, comma);
-    urls.remove_prefix(std::min(comma + 1, urls.size()));
+    auto end = std::min(urls.find(','), urls.size());
+    if (urls.substr(0, end).find('@') == std::string_view::npos) {
+      const std::string_view rest = urls.substr(end);
+      const auto at = rest.substr(0, rest.find("://")).rfind('@');
+      if (at != std::string_view::npos) end = std::min(urls.find(',', end + at), urls.size());
+    }
+    std::string_view url = urls.substr(0, end);
+    urls.remove_prefix(std::min(end + 1, urls.size()));
     while (!url.empty() && url.front() == ' ') url.remove_prefix(1);
     while (!url.empty() && url.back() == ' ') url.remove_suffix(1);
     if (url.empty()) continue;
@@ -109,6 +117,16 @@ std::string address_of(const std::vector<std::string>& servers) {
 void require_file(const std::optional<std::string>& file, std::string_view setting) {
   if (file && !std::filesystem::is_regular_file(*file)) {
     throw ConfigError(std::string(setting) + ": there is no file " + *file);
+  }
+}
+
+/// The library would find out only while it connects, and not say which setting it is.
+void require_credentials(const std::string& file) {
+  std::ifstream in(file);
+  const std::string text(std::istreambuf_iterator<char>(in), {});
+  if (text.find("BEGIN NATS USER JWT") == std::string::npos || text.find("BEGIN USER NKEY SEED") == std::string::npos) {
+    throw ConfigError("nats.credentials_file: " + file +
+                      " is not readable, or has no user JWT and seed: write it with `nsc generate creds`");
   }
 }
 
@@ -133,6 +151,7 @@ void set_security(natsOptions* out, const ConnectionOptions& options, const std:
   }
   if (options.token) require(natsOptions_SetToken(out, options.token->c_str()), "nats.token");
   if (options.credentials_file) {
+    require_credentials(*options.credentials_file);
     require(natsOptions_SetUserCredentialsFromFiles(out, options.credentials_file->c_str(), nullptr),
             "nats.credentials_file");
   }

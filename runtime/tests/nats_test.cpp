@@ -16,6 +16,7 @@
 #include "nats/handles.hpp"
 #include "pipegen/key_value.hpp"
 #include "pipegen/object_store.hpp"
+#include "support/nats_jwt.hpp"
 #include "support/nats_server.hpp"
 
 namespace pipegen {
@@ -297,6 +298,55 @@ TEST(NatsConnection, TakesATokenAndSeveralServers) {
   EXPECT_TRUE(Connection({.url = "nats://127.0.0.1:1, " + server.url(), .token = "s3cret"}).connected());
   EXPECT_TRUE(
       has(error_of<ConfigError>([&] { Connection connection({.url = server.url(), .token = "no"}); }), "nats.token"));
+}
+
+TEST(NatsConnection, TakesACredentialsFile) {
+  const testing::NatsOperator trusted;
+  const testing::NatsOperator stranger;
+  NatsServer server({}, trusted.config());
+  TempFolder folder;
+  const auto credentials = [&](const char* name, const std::string& text) {
+    std::ofstream(folder.path() / name) << text;
+    return (folder.path() / name).string();
+  };
+  nats::ConnectionOptions options{.url = server.url(),
+                                  .credentials_file = credentials("tts.creds", trusted.credentials())};
+  {
+    Connection connection(options);
+    nats::ensure(connection, kJobs);
+    EXPECT_EQ(connection.publish("jobs.a", "x", "1").stream, "JOBS");
+    server.kill();
+    ASSERT_TRUE(eventually([&] { return !connection.connected(); }));
+    server.start();
+    EXPECT_TRUE(eventually([&] { return connection.connected(); })) << "it did not sign the second time";
+  }
+  error_of<ConfigError>([&] { Connection connection({.url = server.url()}); });
+  for (const std::string& text : {stranger.credentials(), std::string("nothing of the kind")}) {
+    options.credentials_file = credentials("wrong.creds", text);
+    const std::string error = error_of<ConfigError>([&] { Connection connection(options); });
+    EXPECT_TRUE(has(error, "nats.credentials_file")) << error;
+    EXPECT_FALSE(has(error, "SU")) << error;
+  }
+  options.credentials_file = "/nowhere/tts.creds";
+  EXPECT_EQ(error_of<ConfigError>([&] { Connection connection(options); }),
+            "nats.credentials_file: there is no file /nowhere/tts.creds");
+}
+
+TEST(NatsConnection, NeverSaysAPasswordThatIsInAUrl) {
+  EXPECT_EQ(nats::without_secrets("cannot reach nats://me:pa/ss@word,x@host:4222 for 1 s"),
+            "cannot reach nats://host:4222 for 1 s");
+  EXPECT_EQ(nats::without_secrets("nats://me:a@one:1,tls://you:b/@two:2, nats://three:3"),
+            "nats://one:1,tls://two:2, nats://three:3");
+  EXPECT_EQ(nats::without_secrets("\"nats://token@host\" and me@home"), "\"nats://host\" and me@home");
+  NatsServer server({}, "authorization { user: alice, password: \"rab,bit/hole\" }");
+  const std::string at = "127.0.0.1:" + std::to_string(server.port());
+  EXPECT_TRUE(Connection({.url = server.url(), .user = "alice", .password = "rab,bit/hole"}).connected());
+  for (const std::string& url : {"nats://alice:bra,zen/hole@" + at, "alice:bra,zen/hole@" + at,
+                                 "nats://127.0.0.1:1, nats://alice:bra,zen/hole@" + at}) {
+    const std::string error = error_of<ConfigError>([&] { Connection connection({.url = url}, 1s); });
+    for (const std::string part : {"bra", "zen", "hole"}) EXPECT_FALSE(has(error, part)) << error;
+    EXPECT_TRUE(has(error, at)) << error;
+  }
 }
 
 TEST(NatsConnection, RefusesAServerWithoutJetStream) {
