@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <random>
 #include <thread>
 
@@ -236,6 +237,47 @@ void compare(const Wanted& wanted, const jsStreamConfig& server, std::int64_t ma
   }
 }
 
+struct ApiAnswer {
+  std::map<std::string, Json> config{};
+  int code = 0;
+  std::string error{};
+};
+
+ApiAnswer read_answer(json::Reader& in) {
+  static constexpr json::Field kFields[] = {{"config", json::kOptional}, {"error", json::kOptional}};
+  static constexpr json::Field kErrorFields[] = {{"err_code", json::kOptional}, {"description", json::kOptional}};
+  ApiAnswer answer;
+  for (json::Object fields(in, kFields); fields.next();) {
+    if (fields.index() == 0) {
+      answer.config = in.map<Json>([](json::Reader& value) { return value.json(); });
+      continue;
+    }
+    answer.error = "refused";
+    for (json::Object error(in, kErrorFields); error.next();) {
+      if (error.index() == 0) {
+        answer.code = in.int32();
+      } else {
+        answer.error = in.string();
+      }
+    }
+  }
+  return answer;
+}
+
+/// Not by the library's functions: those would drop what a newer server knows of a stream and the library does not.
+ApiAnswer ask(Connection::Handles& handles, const Wanted& wanted, const char* request, std::string body) {
+  handles.require_connected(wanted.what, std::chrono::seconds(10));
+  const auto answer = handles.consume_replies->request(request + wanted.spec.name, std::move(body), wanted.what).get();
+  ApiAnswer read = json::parse(payload_of(answer.get()), read_answer);
+  if (read.error.empty()) return read;
+  if (read.code == JSStreamSubjectOverlapErr) throw_refused(handles, wanted, NATS_ERR, JSStreamSubjectOverlapErr);
+  const bool unsettled = read.code == JSClusterNotAvailErr || read.code == JSClusterNotLeaderErr ||
+                         read.code == JSClusterIncompleteErr || read.code == JSStreamOfflineErr;
+  const std::string text = wanted.what + " cannot be extended: " + read.error;
+  if (unsettled) throw Unavailable(text);
+  throw ConfigError(text);
+}
+
 /// Services of one pipeline that were generated from different files know different events of a stream. So what can
 /// only help is added to what is there: subjects, and time in which a repeated message is told from a new one. False
 /// when there was something to add: another service may have done the same at the same moment, and the server keeps
@@ -244,39 +286,28 @@ bool extended(Connection::Handles& handles, const Wanted& wanted, const jsStream
   const StreamSpec& spec = wanted.spec;
   const std::vector<std::string> has(server.Subjects, server.Subjects + server.SubjectsLen);
   std::vector<std::string> subjects;
-  std::string missing;
   for (const auto& subject : spec.subjects) {
-    if (cover(has, subject)) continue;
-    subjects.push_back(subject);
-    missing += (missing.empty() ? "" : ", ") + subject;
+    if (!cover(has, subject)) subjects.push_back(subject);
   }
   const std::int64_t window = wanted.bucket ? 0 : nanos(window_of(spec));
   if (subjects.empty() && server.Duplicates >= window) return true;
 
+  auto config = ask(handles, wanted, "$JS.API.STREAM.INFO.", "").config;
   const Logger log;
   if (!subjects.empty()) {
-    log.info("a stream lacks subjects of this service; adding them", {{"stream", spec.name}, {"subjects", missing}});
+    log.info("a stream lacks subjects of this service; adding them",
+             {{"stream", spec.name}, {"subjects", list_text(subjects)}});
     for (const auto& subject : has) {
-      if (!cover(spec.subjects, subject)) subjects.push_back(subject);
+      if (!cover(subjects, subject)) subjects.push_back(subject);
     }
-  } else {
-    subjects = has;
+    config["subjects"].text = json::to_json(subjects);
   }
   if (server.Duplicates < window) {
     log.warning("the duplicate window of a stream is too short for this service; making it longer",
                 {{"stream", spec.name}, {"from", time_text(server.Duplicates)}, {"to", time_text(window)}});
+    config["duplicate_window"].text = std::to_string(window);
   }
-  std::vector<const char*> texts;
-  for (const auto& subject : subjects) texts.push_back(subject.c_str());
-  jsStreamConfig config = server;
-  config.Subjects = texts.data();
-  config.SubjectsLen = static_cast<int>(texts.size());
-  config.Duplicates = std::max(server.Duplicates, window);
-  jsErrCode code{};
-  const natsStatus status = settled(
-      handles, wanted.what,
-      [&](jsErrCode* c) { return js_UpdateStream(nullptr, handles.consume_js, &config, nullptr, c); }, &code);
-  if (status != NATS_OK) throw_refused(handles, wanted, status, code);
+  ask(handles, wanted, "$JS.API.STREAM.UPDATE.", json::to_json(config));
   return false;
 }
 
