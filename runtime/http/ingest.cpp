@@ -38,7 +38,8 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   const Logger log;
   Metrics metrics;
   Gauge& connected = metrics.gauge("pipegen_nats_connected", "1 while the connection to NATS stands.");
-  const nats::ConnectionOptions options = nats::options_from(settings, service);
+  nats::ConnectionOptions options = nats::options_from(settings, service);
+  options.metrics = &metrics;
   const Topology topology = api.topology;
   const auto grace = settings.duration(api.section + ".grace_period", 25s);
 

@@ -356,8 +356,6 @@ struct IngestServer::Impl {
                 .connections = static_cast<int>(
                     std::clamp<std::int64_t>(settings.integer(api.section + ".connections", 800), 1, 1000)),
                 .metrics = &metrics}),
-        bytes_in(metrics.counter("pipegen_object_bytes_total", "Octets of objects.", {{"direction", "in"}})),
-        bytes_out(metrics.counter("pipegen_object_bytes_total", "Octets of objects.", {{"direction", "out"}})),
         uploads_left(std::max(1, threads * 3 / 4)) {
     add_admin_routes(server, metrics, [this] { return readiness(); });
     server.route("GET", "/openapi.json", [this](Request&) { return Response::json(200, std::string(api.openapi)); });
@@ -595,7 +593,6 @@ struct IngestServer::Impl {
       receive(request, upload, fields, [&](BytesView part) {
         sum.update(part);
         object.write(part);
-        bytes_in.add(static_cast<double>(part.size()));
       });
       const std::string given = fields.json();
       sum.update(bytes_of(given));
@@ -732,11 +729,8 @@ struct IngestServer::Impl {
       }
     }
     response.length = range.length;
-    response.stream = [this, store, object_key, range](const std::function<bool(BytesView)>& send) mutable {
-      store.get_range(object_key, range.offset, range.length, [&](BytesView part) {
-        bytes_out.add(static_cast<double>(part.size()));
-        return send(part);
-      });
+    response.stream = [store, object_key, range](const std::function<bool(BytesView)>& send) mutable {
+      store.get_range(object_key, range.offset, range.length, send);
     };
     return response;
   }
@@ -781,8 +775,6 @@ struct IngestServer::Impl {
   std::atomic<nats::Connection*> attached = nullptr;
   Later later;
   HttpServer server;
-  Counter& bytes_in;
-  Counter& bytes_out;
   std::atomic<int> uploads_left;
   Logger log;
 };

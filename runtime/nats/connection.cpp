@@ -23,6 +23,7 @@ struct Connection::Handles::Shared {
     bool opened = false;
     bool up = false;
     bool closed = false;
+    Counter* reconnects = nullptr;
   };
 
   std::mutex mutex;
@@ -69,6 +70,7 @@ struct Connection::Handles::Shared {
   static void on_reconnected(natsConnection*, void* closure) {
     auto* side = static_cast<Side*>(closure);
     side->shared->log.info("the NATS server is back", {{"server", side->shared->address}, {"connection", side->name}});
+    if (side->reconnects != nullptr) side->reconnects->add();
     side->shared->set(*side, true);
   }
   static void on_closed(natsConnection*, void* closure) {
@@ -285,7 +287,7 @@ natsConnection* connect(natsOptions* options, Connection::Handles::Shared& share
 void require_jetstream(jsCtx* js, Connection::Handles::Shared& shared, const Patience& patience) {
   // A server that has no JetStream answers at once, but so does one that only just starts it.
   const Patience no_responders(seconds(2));
-  for (;;) {
+  for (bool first = true;; first = false) {
     jsAccountInfo* info = nullptr;
     jsErrCode code{};
     const natsStatus status = js_GetAccountInfo(&info, js, nullptr, &code);
@@ -304,6 +306,10 @@ void require_jetstream(jsCtx* js, Connection::Handles::Shared& shared, const Pat
     if (patience.over()) {
       throw ConfigError(shared.address + ": JetStream does not answer for " + patience.text() +
                         ": check that the cluster has a leader and that the user may use $JS.API.>");
+    }
+    if (first) {
+      shared.log.warning("waiting for JetStream: does the cluster have a leader, may the user use $JS.API.>?",
+                         {{"server", shared.address}, {"reason", natsStatus_GetText(status)}});
     }
     pause(shared, milliseconds(200));
   }
@@ -363,6 +369,20 @@ Connection::Connection(ConnectionOptions options, milliseconds first_wait) : han
   const auto servers = servers_of(options.url);
   if (servers.empty()) throw ConfigError("nats.url is empty: set it to nats://host:4222");
   shared.address = address_of(servers);
+
+  if (options.metrics != nullptr) {
+    Metrics& metrics = *options.metrics;
+    handles.metrics = options.metrics;
+    const auto octets = [&](const char* direction) {
+      return &metrics.counter("pipegen_object_bytes_total", "Octets of objects.", {{"direction", direction}});
+    };
+    handles.objects_in = octets("in");
+    handles.objects_out = octets("out");
+    for (auto* side : {&shared.publish, &shared.consume}) {
+      side->reconnects = &metrics.counter("pipegen_nats_reconnects_total", "Times that a connection to NATS came back.",
+                                          {{"connection", side->name}});
+    }
+  }
 
   const Patience patience(first_wait);
   const Options publish = options_of(options, servers, shared.publish, false);

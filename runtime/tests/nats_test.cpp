@@ -15,6 +15,7 @@
 #include "nats/garbage.hpp"
 #include "nats/handles.hpp"
 #include "pipegen/key_value.hpp"
+#include "pipegen/metrics.hpp"
 #include "pipegen/object_store.hpp"
 #include "support/nats_jwt.hpp"
 #include "support/nats_server.hpp"
@@ -416,6 +417,28 @@ TEST(NatsConnection, ReadsItsOptionsFromTheSettings) {
   EXPECT_EQ(options.password, "p");
   EXPECT_EQ(options.tls_ca_file, "/ca.pem");
   EXPECT_FALSE(options.token);
+}
+
+TEST(NatsConnection, CountsReconnectsAndOctetsOfObjects) {
+  NatsServer server;
+  Metrics metrics;
+  Connection connection({.url = server.url(), .metrics = &metrics});
+  nats::ensure(connection, kBucket);
+  ObjectStore store(connection, "FILES");
+  store.put("a", random_bytes(300'000));
+  store.get("a");
+  store.get_range("a", 0, 10, [](BytesView) { return true; });
+  EXPECT_TRUE(has(metrics.render(), "pipegen_object_bytes_total{direction=\"in\"} 300000\n")) << metrics.render();
+  // What was fetched: whole chunks, also for a part of one.
+  EXPECT_TRUE(has(metrics.render(), "pipegen_object_bytes_total{direction=\"out\"} 431072\n")) << metrics.render();
+  EXPECT_TRUE(has(metrics.render(), "pipegen_nats_reconnects_total{connection=\"publishing\"} 0\n"));
+  server.kill();
+  ASSERT_TRUE(eventually([&] { return !connection.connected(); }));
+  server.start();
+  ASSERT_TRUE(eventually([&] { return connection.connected(); }));
+  for (const std::string side : {"publishing", "consuming"}) {
+    EXPECT_TRUE(has(metrics.render(), "pipegen_nats_reconnects_total{connection=\"" + side + "\"} 1\n"));
+  }
 }
 
 // ------------------------------------------------------------------------------------------------------- ensure
@@ -842,10 +865,17 @@ TEST_F(Objects, AreRefusedWithBadNamesFullOrMissingBuckets) {
   error_of<ConfigError>([&] { ObjectStore(connection, "NOWHERE").list(); });
   nats::ensure(connection, {.object_buckets = {{.schema_name = "SMALL", .name = "SMALL", .max_bytes = 500'000}}});
   ObjectStore small(connection, "SMALL");
-  EXPECT_TRUE(has(error_of<Unavailable>([&] { small.put("a", random_bytes(2 << 20)); }), "is full"));
-  EXPECT_FALSE(small.info("a"));
-  EXPECT_EQ(messages_in(connection, "OBJ_SMALL"), 0U);
   small.put("b", random_bytes(100'000));
+  EXPECT_TRUE(has(error_of<Unavailable>([&] { small.put("a", random_bytes(450'000)); }), "is full"));
+  EXPECT_TRUE(has(error_of<PermanentError>([&] { small.put("a", random_bytes(2 << 20)); }), "has max_bytes 500000"));
+  auto writer = std::make_unique<ObjectWriter>(small.create("a"));
+  error_of<PermanentError>([&] {
+    for (int i = 0; i < 100; ++i) writer->write(random_bytes(100'000));
+  });
+  writer.reset();
+  EXPECT_FALSE(small.info("a"));
+  EXPECT_EQ(messages_in(connection, "OBJ_SMALL"), 2U) << "what did not fit left something behind";
+  small.put("b", random_bytes(100'000, 2));
 }
 
 // ---------------------------------------------------------------------------------------------------- key-value

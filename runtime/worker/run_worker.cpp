@@ -113,6 +113,7 @@ int run(const Settings& settings, std::string_view service, bool check_only,
   const Stage stage = make_stage(settings);
   worker::WorkerOptions options;
   options.grace_period = settings.duration(stage.section + ".grace_period", options.grace_period);
+  options.deadline_grace = settings.duration(stage.section + ".deadline_grace", options.deadline_grace);
   StopSignal stop(options.grace_period);
 
   if (check_only) {
@@ -134,7 +135,9 @@ int run(const Settings& settings, std::string_view service, bool check_only,
                     });
   log.info("admin endpoints are served", {{"admin_port", admin.port()}});
 
-  nats::Connection connection(nats::options_from(settings, service), milliseconds(0));
+  nats::ConnectionOptions connection_options = nats::options_from(settings, service);
+  connection_options.metrics = &metrics;
+  nats::Connection connection(connection_options, milliseconds(0));
   worker::Worker worker(connection, stage, settings, metrics, options);
   for (milliseconds delay(250);; delay = std::min<milliseconds>(delay * 2, std::chrono::seconds(5))) {
     try {

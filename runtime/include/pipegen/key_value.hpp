@@ -19,8 +19,10 @@ class Connection;
 }
 
 /// One bucket. Cheap to make; thread safe. Keys: [-/_=.a-zA-Z0-9]+, no leading or trailing dot; see key_token().
-/// Reads ask the stream's leader, so they see every write that was acknowledged before. Every call may throw
-/// Unavailable.
+/// Reads ask the stream's leader, so they see every write that was acknowledged before. Every call blocks until the
+/// server answered, and throws ConfigError when there is no such bucket, Unavailable when the server is away (after 2 s
+/// without a connection), does not answer (after 5 s; a write may be stored all the same) or has no room, and
+/// PermanentError for a key that is none or a value larger than the server's max_payload.
 class KeyValue {
  public:
   struct Entry {

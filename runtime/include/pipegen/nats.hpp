@@ -19,6 +19,8 @@
 
 namespace pipegen {
 
+class Metrics;
+
 enum class Retention { kLimits, kInterest, kWorkQueue };
 enum class Storage { kFile, kMemory };
 /// What a full stream does: refuse the new message (the publisher gets an error), or drop the oldest.
@@ -68,6 +70,8 @@ struct ConnectionOptions {
   std::string name{};
   std::optional<std::string> user{}, password{}, token{}, credentials_file{};
   std::optional<std::string> tls_ca_file{}, tls_certificate_file{}, tls_key_file{};
+  /// Counts reconnects and octets of objects, if set. Must outlive the connection.
+  Metrics* metrics = nullptr;
 };
 ConnectionOptions options_from(const Settings& settings, std::string_view service_name);
 
@@ -97,8 +101,9 @@ class Connection {
   void on_change(std::function<void(bool connected)> callback);
   std::int64_t max_payload() const;
 
-  /// Publishes and waits for the stream's ack. Throws Unavailable (no connection, no answer, no responders, stream
-  /// full) or PermanentError (larger than max_payload). Give `message_id`: a publish that timed out may still arrive.
+  /// Publishes and waits for the stream's ack, 5 s at most. Throws Unavailable (no connection, no answer, no
+  /// responders, stream full) or PermanentError (larger than max_payload or the stream's max_msg_size; no subject that
+  /// can be published to, or one of more than 3 KiB). Give `message_id`: a publish that timed out may still arrive.
   PublishAck publish(std::string_view subject, std::string_view payload, std::string_view message_id,
                      const Headers& headers = {});
 
