@@ -590,6 +590,50 @@ TEST_F(WorkerTest, AConsumerThatIsDeletedIsNoticedAndMadeAgain) {
   EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
 }
 
+TEST_F(WorkerTest, AConsumerThatIsDeletedFromAStreamThatKeepsItsMessagesGoesOnWhereItWas) {
+  Metrics metrics;
+  nats::Connection connection({.url = server_.url(), .metrics = &metrics});
+  Tally tally;
+  auto stage = make_stage([&](std::string_view payload, Context&, Outbox&) { tally.add(payload); });
+  stage.stream = "OUT";
+  stage.filter_subject = "out.a";
+  auto options = quick();
+  options.consumer.note_every = 20ms;
+  Worker worker(connection, stage, Settings(), metrics, options);
+  worker.start();
+  const auto publish = [&](const std::string& payload) { connection_.publish("out.a", payload, "out-" + payload); };
+  for (int i = 0; i < 100; ++i) publish(std::to_string(i));
+  const auto floor = [&] {
+    nats::ConsumerInfo found;
+    js_GetConsumerInfo(found.out(), connection_.handles().publish_js, "OUT", "work-workers", nullptr, nullptr);
+    return found ? found->AckFloor.Stream : 0;
+  };
+  ASSERT_TRUE(eventually([&] { return floor() == 100; }));
+  // The second question is asked when the first is answered, the third when the second is.
+  nats::Subscription questions;
+  ASSERT_EQ(natsConnection_SubscribeSync(questions.out(), connection_.handles().publish,
+                                         "$JS.API.CONSUMER.INFO.OUT.work-workers"),
+            NATS_OK);
+  for (int i = 0; i < 3; ++i) {
+    nats::Message question;
+    ASSERT_EQ(natsSubscription_NextMsg(question.out(), questions.get(), 20'000), NATS_OK);
+  }
+  ASSERT_EQ(js_DeleteConsumer(connection_.handles().publish_js, "OUT", "work-workers", nullptr, nullptr), NATS_OK);
+  publish("100");
+  ASSERT_TRUE(eventually([&] { return tally.of("100") == 1 && floor() == 101; }));
+  EXPECT_EQ(tally.most(), 1);
+  const auto has = [&](std::string_view line) { return metrics.render().find(line) != std::string::npos; };
+  EXPECT_TRUE(has("consumed_messages_total{stage=\"work\",subject=\"out.a\"} 101\n")) << metrics.render();
+  EXPECT_TRUE(has("pipegen_consumer_recreations_total{stage=\"work\"} 1\n")) << metrics.render();
+
+  // In a new stream of the same name the numbers begin again.
+  ASSERT_EQ(js_DeleteStream(connection_.handles().publish_js, "OUT", nullptr, nullptr), NATS_OK);
+  nats::ensure(connection_, topology());
+  publish("new");
+  EXPECT_TRUE(eventually([&] { return tally.of("new") == 1; }));
+  EXPECT_TRUE(worker.stop());
+}
+
 TEST_F(WorkerTest, AConsumerWithOtherSettingsIsAnErrorThatNamesThem) {
   auto stage = make_stage([](std::string_view, Context&, Outbox&) {});
   Worker(connection_, stage, Settings(), metrics_).check();
@@ -1120,8 +1164,8 @@ class Process {
   Process(const NatsServer& server, const std::string& mode, std::vector<std::string> arguments = {},
           std::vector<std::string> settings = {}) {
     log_ = (folder_.path() / "log").string();
-    settings.insert(settings.end(),
-                    {"NATS_URL=" + server.url(), "WORKER_MODE=" + mode, "WORK_SERVICE_GRACE_PERIOD=5s"});
+    settings.insert(settings.end(), {"NATS_URL=" + server.url(), "WORKER_MODE=" + mode, "WORK_SERVICE_GRACE_PERIOD=5s",
+                                     "WORK_SERVICE_DEADLINE_GRACE=2s"});
     std::vector<char*> environment;
     for (char** variable = environ; *variable != nullptr; ++variable) environment.push_back(*variable);
     for (auto& variable : settings) environment.push_back(variable.data());
@@ -1351,6 +1395,24 @@ TEST_F(WorkerTest, AWorkerProcessPurgesObjectsThatNobodyFinished) {
   connection_.publish("$O.TEST_FILES.C.of-the-dead", "chunk", "");
   Process process(server_, "normal", {}, {"NATS_GARBAGE_EVERY=50ms", "NATS_GARBAGE_AGE=1ms"});
   EXPECT_TRUE(eventually([&] { return stored("OBJ_TEST_FILES") == 0; })) << process.log();
+}
+
+TEST(WorkerProcess, SaysOnceThatItWaitsForJetStream) {
+  NatsServer server(
+      {}, "authorization { users: [{ user: alice, password: a, permissions: { publish: { deny: \"$JS.API.>\" } } }] }");
+  Process process(server, "normal", {}, {"NATS_USER=alice", "NATS_PASSWORD=a"});
+  const auto count = [&](std::string_view text) {
+    const std::string log = process.log();
+    int count = 0;
+    for (auto at = log.find(text); at != std::string::npos; at = log.find(text, at + 1)) ++count;
+    return count;
+  };
+  // Two tries at least: each ends in a refusal that the library reports.
+  ASSERT_TRUE(eventually([&] { return count("Permissions Violation") >= 2; })) << process.log();
+  EXPECT_EQ(count("waiting for JetStream"), 1) << process.log();
+  process.signal(SIGTERM);
+  ASSERT_TRUE(eventually([&] { return process.ended(); }));
+  EXPECT_EQ(process.exit_status(), 0) << process.log();
 }
 
 TEST_F(WorkerTest, ChecksAndExitsWhenAsked) {

@@ -4,6 +4,8 @@
 #include <charconv>
 #include <vector>
 
+#include "nats/replies.hpp"
+#include "pipegen/json.hpp"
 #include "pipegen/log.hpp"
 
 namespace pipegen::worker {
@@ -21,10 +23,27 @@ std::string_view header_of(const natsMsg* message, const char* name) {
                                                                                    : std::string_view();
 }
 
+std::uint64_t read_floor(json::Reader& in) {
+  static constexpr json::Field kFields[] = {{"ack_floor", json::kOptional}};
+  static constexpr json::Field kFloorFields[] = {{"stream_seq", json::kOptional}};
+  std::uint64_t sequence = 0;
+  for (json::Object fields(in, kFields); fields.next();) {
+    for (json::Object floor(in, kFloorFields); floor.next();)
+      sequence = static_cast<std::uint64_t>(in.int64({.min = 0}));
+  }
+  return sequence;
+}
+
 }  // namespace
 
 PullConsumer::PullConsumer(nats::Connection& connection, const Stage& stage, Options options)
-    : connection_(connection), stage_(stage), options_(options), limits_(options) {}
+    : connection_(connection), stage_(stage), options_(options), limits_(options) {
+  if (Metrics* metrics = connection.handles().metrics; metrics != nullptr) {
+    recreated_ =
+        &metrics->counter("pipegen_consumer_recreations_total",
+                          "Times that the durable consumer was gone and was made again.", {{"stage", stage.name}});
+  }
+}
 
 void PullConsumer::ensure() {
   auto& handles = connection_.handles();
@@ -42,14 +61,27 @@ void PullConsumer::ensure() {
   wanted.MaxAckPending = options_.max_ack_pending;
   wanted.FilterSubject = stage_.filter_subject.empty() ? nullptr : stage_.filter_subject.c_str();
 
-  nats::ConsumerInfo info;
   jsErrCode code = static_cast<jsErrCode>(0);
-  natsStatus status =
+  nats::StreamInfo stream;
+  natsStatus status = js_GetStreamInfo(stream.out(), handles.consume_js, stage_.stream.c_str(), nullptr, &code);
+  if (status != NATS_OK) nats::throw_status(status, code, "stream " + stage_.stream);
+  if (stream->Created != stream_created_) floor_ = std::make_shared<Floor>();
+  const bool was_there = stream_created_ != 0;
+  stream_created_ = stream->Created;
+
+  nats::ConsumerInfo info;
+  status =
       js_GetConsumerInfo(info.out(), handles.consume_js, stage_.stream.c_str(), stage_.durable.c_str(), nullptr, &code);
   if (status == NATS_NOT_FOUND) {
+    // A work queue has only what nobody has done, and takes no other policy.
+    if (const auto floor = floor_->sequence.load(); floor > 0 && stream->Config->Retention != js_WorkQueuePolicy) {
+      wanted.DeliverPolicy = js_DeliverByStartSequence;
+      wanted.OptStartSeq = floor + 1;
+    }
     status = js_AddConsumer(info.out(), handles.consume_js, stage_.stream.c_str(), &wanted, nullptr, &code);
     if (status != NATS_OK) nats::throw_status(status, code, "cannot create " + what);
     limits_ = Limits(options_);
+    if (was_there && recreated_ != nullptr) recreated_->add();
     return;
   }
   if (status != NATS_OK) nats::throw_status(status, code, "cannot look up " + what);
@@ -72,7 +104,9 @@ void PullConsumer::ensure() {
     differs("filter_subject", or_none(or_empty(found.FilterSubject)), or_none(stage_.filter_subject));
   }
   if (found.BackOffLen > 0) differs("backoff", "one of the server's", "none (the worker does it)");
-  if (found.DeliverPolicy != js_DeliverAll) differs("deliver_policy", "one that leaves messages out", "all");
+  // By start sequence is what a worker makes when it was deleted.
+  if (found.DeliverPolicy != js_DeliverAll && found.DeliverPolicy != js_DeliverByStartSequence)
+    differs("deliver_policy", "one that leaves messages out", "all");
   if (found.HeadersOnly) differs("headers_only", "true", "false");
   if (found.ReplayPolicy != js_ReplayInstant) differs("replay_policy", "original", "instant");
   if (found.InactiveThreshold > 0) differs("inactive_threshold", "one, so that the server deletes it", "none");
@@ -118,6 +152,27 @@ void PullConsumer::bind() {
   trouble_.clear();
 }
 
+/// Asks without waiting, so that the fetching goes on.
+void PullConsumer::note_floor() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now - floor_asked_ < options_.note_every || floor_->asked || !connection_.connected()) return;
+  floor_asked_ = now;
+  floor_->asked = true;
+  connection_.handles().consume_replies->send("$JS.API.CONSUMER.INFO." + stage_.stream + "." + stage_.durable, {}, {},
+                                              [floor = floor_](natsStatus status, const nats::Message& answer) {
+                                                if (status == NATS_OK) {
+                                                  try {
+                                                    const auto sequence =
+                                                        json::parse(nats::payload_of(answer.get()), read_floor);
+                                                    if (sequence > 0) floor->sequence = sequence;
+                                                  } catch (const Error&) {
+                                                    // Then what was noted before still holds.
+                                                  }
+                                                }
+                                                floor->asked = false;
+                                              });
+}
+
 void PullConsumer::request(std::size_t batch) {
   batch = std::min(batch, limits_.batch);
   request_inbox_ = inbox_ + "." + std::to_string(++request_number_);
@@ -135,6 +190,7 @@ void PullConsumer::request(std::size_t batch) {
 }
 
 nats::Message PullConsumer::next(std::chrono::milliseconds patience) {
+  note_floor();
   nats::Message message;
   const natsStatus status = natsSubscription_NextMsg(message.out(), subscription_.get(), patience.count());
   if (status == NATS_OK) {

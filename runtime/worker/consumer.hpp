@@ -1,10 +1,12 @@
 // The durable pull consumer of a stage: made or compared, asked for messages, and noticed when it goes silent.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <string>
 
 #include "nats/handles.hpp"
@@ -22,11 +24,13 @@ class PullConsumer {
     std::chrono::milliseconds heartbeat{1'000};  // at most half of `expires`
     std::size_t max_bytes = 64u << 20;           // of one batch
     std::int64_t max_ack_pending = 20'000;
+    std::chrono::milliseconds note_every{10'000};  // how far everything is acked, for a consumer that is deleted
   };
   PullConsumer(nats::Connection& connection, const Stage& stage, Options options);
 
   /// Creates the durable consumer, or compares the one that is there; what may change while it runs (ack_wait, limits)
-  /// is updated. Throws ConfigError with the differences, Unavailable.
+  /// is updated. One that was deleted is made again behind what is known to be acked, or a stream that keeps its
+  /// messages would give all of them once more. Throws ConfigError with the differences, Unavailable.
   void ensure();
   /// ensure(), then subscribes to what requests will bring.
   void bind();
@@ -59,6 +63,13 @@ class PullConsumer {
     std::size_t max_bytes;
   };
 
+  /// All up to `sequence` is acked. Written when the server's answer comes, by a thread of the library.
+  struct Floor {
+    std::atomic<std::uint64_t> sequence = 0;
+    std::atomic<bool> asked = false;
+  };
+
+  void note_floor();
   void take_status(const natsMsg* message);
   void check_silence();
   void lose(std::string why);
@@ -78,6 +89,10 @@ class PullConsumer {
   bool was_away_ = false;
   std::chrono::steady_clock::time_point last_heard_{};
   std::string trouble_;
+  std::shared_ptr<Floor> floor_ = std::make_shared<Floor>();
+  std::chrono::steady_clock::time_point floor_asked_{};
+  std::int64_t stream_created_ = 0;  // sequences of another stream of this name mean nothing
+  Counter* recreated_ = nullptr;
 };
 
 }  // namespace pipegen::worker
