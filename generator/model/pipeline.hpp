@@ -105,7 +105,7 @@ struct Stream {
   std::chrono::milliseconds max_age{0};
   std::int64_t max_bytes = 0;
   std::int64_t max_messages = 0;
-  std::chrono::milliseconds duplicate_window{120'000};
+  std::chrono::milliseconds duplicate_window{0};
   int replicas = 1;
   std::vector<std::string> events;  // whose subjects it holds, sorted
   Origin origin;

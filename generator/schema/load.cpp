@@ -53,6 +53,7 @@ Loaded load_pipeline(FileReader& files, const std::filesystem::path& root) {
     resolve_types(resolution);
     resolve_events(resolution);
     resolve_stages(resolution);
+    set_duplicate_windows(resolution);
     resolve_ingest(resolution);
     assign_settings(resolution);
     check_wiring(resolution);

@@ -58,6 +58,8 @@ std::optional<Literal> literal_as(const Resolution& r, const Node& node, const T
 
 // topology.cpp
 void resolve_streams(Resolution& r);
+/// Of streams that do not say theirs: by the stages that publish to them.
+void set_duplicate_windows(Resolution& r);
 void resolve_buckets(Resolution& r);
 void resolve_events(Resolution& r);
 

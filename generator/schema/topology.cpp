@@ -9,6 +9,8 @@ namespace pipegen::gen {
 
 namespace {
 
+constexpr std::chrono::milliseconds kLeastDuplicateWindow = std::chrono::minutes(2);
+
 constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
 
 Storage storage(Resolution& r, const MapView& map) {
@@ -310,13 +312,12 @@ void resolve_streams(Resolution& r) {
     }
     if (const Node* node = map.find("duplicate_window")) {
       const auto window = r.values.duration(*node, "'duplicate_window'");
-      stream.duplicate_window = window.value_or(stream.duplicate_window);
+      stream.duplicate_window = window.value_or(kLeastDuplicateWindow);
       if (window && stream.max_age.count() > 0 && *window > stream.max_age) {
         r.report.error(code::kStreamOptions, node->span, "'duplicate_window' is longer than 'max_age'",
                        "NATS refuses that: shorten it");
       }
     }
-    if (stream.max_age.count() > 0) stream.duplicate_window = std::min(stream.duplicate_window, stream.max_age);
     stream.replicas = replicas(r, map);
     if (const Node* doc = map.find("doc")) r.values.text(*doc, "'doc'");
     for (const std::string prefix : {"KV_", "OBJ_"}) {
@@ -330,6 +331,27 @@ void resolve_streams(Resolution& r) {
                      "choose another name");
     }
     r.pipeline.streams.emplace(name, std::move(stream));
+  }
+}
+
+/// Every publish that a stage repeats must be told from a new one: a call that dies at its end is called again when
+/// ack_wait has passed, or after its longest backoff, and may take its whole timeout again. Twice that, because the
+/// second call may end in an outage too.
+void set_duplicate_windows(Resolution& r) {
+  std::map<std::string, std::chrono::milliseconds> longest;  // by stream
+  for (const auto& [name, stage] : r.pipeline.stages) {
+    auto time = stage.timeout + stage.ack_wait;
+    if (!stage.retry.backoff.empty()) time += *std::ranges::max_element(stage.retry.backoff);
+    for (const ProducedEvent& produced : stage.produces) {
+      const auto event = r.pipeline.events.find(produced.event);
+      if (event == r.pipeline.events.end()) continue;
+      auto& most = longest[event->second.stream];
+      most = std::max(most, 2 * time);
+    }
+  }
+  for (auto& [name, stream] : r.pipeline.streams) {
+    if (stream.duplicate_window.count() == 0) stream.duplicate_window = std::max(kLeastDuplicateWindow, longest[name]);
+    if (stream.max_age.count() > 0) stream.duplicate_window = std::min(stream.duplicate_window, stream.max_age);
   }
 }
 

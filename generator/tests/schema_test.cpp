@@ -268,6 +268,27 @@ TEST(Schema, DuplicateWindowIsNeverLongerThanMaxAge) {
   EXPECT_EQ(pipeline.streams.at("B").duplicate_window, std::chrono::minutes(2));
 }
 
+TEST(Schema, DuplicateWindowCoversTheSlowestStageThatPublishesToTheStream) {
+  const auto window = [](const std::string& stream, const std::string& stage) {
+    return clean(load_text("pipegen: v1\npipeline: p\nstreams: {IN: {}, OUT: {" + stream +
+                           "}}\n"
+                           "events:\n"
+                           "  A: {subject: a, stream: IN, fields: {x: string}}\n"
+                           "  B: {subject: b, stream: OUT, fields: {x: string}}\n"
+                           "stages:\n"
+                           "  quick: {consumes: B, uses: custom, timeout: 1s}\n"
+                           "  slow: {consumes: A, produces: B, uses: custom, " +
+                           stage + "}\n"));
+  };
+  const std::string slow = "timeout: 30m, ack_wait: 1m, retry: {backoff: [1s, 4m]}";
+  EXPECT_EQ(window("", slow).streams.at("OUT").duplicate_window, std::chrono::minutes(70));
+  EXPECT_EQ(window("", slow).streams.at("IN").duplicate_window, std::chrono::minutes(2));
+  EXPECT_EQ(window("max_age: 1h", slow).streams.at("OUT").duplicate_window, std::chrono::hours(1));
+  EXPECT_EQ(window("duplicate_window: 5m", slow).streams.at("OUT").duplicate_window, std::chrono::minutes(5));
+  EXPECT_EQ(window("", "timeout: 1s, ack_wait: 1s, retry: {backoff: [1s]}").streams.at("OUT").duplicate_window,
+            std::chrono::minutes(2));
+}
+
 TEST(Schema, QuestionMarksMeanTheSameInsideAndOutsideOfBraces) {
   const Pipeline pipeline = clean(load_text(
       "pipegen: v1\npipeline: p\ntypes: {A: {fields: {a: {type: string?, doc: \"Why? Really?\"}, b: int32?}}}\n"));

@@ -10,6 +10,7 @@
 
 #include "http/ingest_server.hpp"
 #include "http/service.hpp"
+#include "nats/garbage.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
@@ -37,7 +38,8 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   const Logger log;
   Metrics metrics;
   Gauge& connected = metrics.gauge("pipegen_nats_connected", "1 while the connection to NATS stands.");
-  const nats::ConnectionOptions options = nats::options_from(settings, service);
+  nats::ConnectionOptions options = nats::options_from(settings, service);
+  options.metrics = &metrics;
   const Topology topology = api.topology;
   const auto grace = settings.duration(api.section + ".grace_period", 25s);
 
@@ -72,6 +74,7 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
           break;
         } catch (const Unavailable& error) {
           log.warning("NATS went away while the service started", {{"reason", error.what()}});
+          if (connection->closed_for_good()) throw;
           std::this_thread::sleep_for(1s);
         }
       }
@@ -93,8 +96,17 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   setup.join();
   if (failure) std::rethrow_exception(failure);
 
-  if (!told_to_stop) wait_for_signal();
+  nats::GarbageCollector garbage(*connection, topology, metrics, nats::GarbageCollector::options_from(settings));
+  while (!told_to_stop) {
+    told_to_stop = wait_for_signal(1s);
+    if (!told_to_stop && connection->closed_for_good()) {
+      // Only a new connection can go on, and whoever runs the service starts a new process.
+      log.error("the process exits so that a new one can connect");
+      std::_Exit(kExitSoftware);
+    }
+  }
   log.info("stopping");
+  garbage.request_stop();
   const int cut = server.stop(grace);
   if (cut > 0) log.warning("requests were cut at the end of the grace period", {{"requests", cut}});
   log.info("stopped");

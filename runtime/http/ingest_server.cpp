@@ -385,9 +385,7 @@ struct IngestServer::Impl {
                 .port = static_cast<int>(settings.integer(api.section + ".port", api.port, 0, 65'535)),
                 .threads = threads,
                 .connections = static_cast<int>(settings.integer(api.section + ".connections", 800, 1, 1000)),
-                .metrics = &metrics}),
-        bytes_in(metrics.counter("pipegen_object_bytes_total", "Octets of objects.", {{"direction", "in"}})),
-        bytes_out(metrics.counter("pipegen_object_bytes_total", "Octets of objects.", {{"direction", "out"}})) {
+                .metrics = &metrics}) {
     for (const auto& where :
          settings.unknown(api.section, {"host", "port", "threads", "connections", "upload_timeout", "grace_period"})) {
       log.warning("a setting has no meaning; is it misspelt?", {{"setting", where}});
@@ -625,7 +623,6 @@ struct IngestServer::Impl {
       receive(request, upload, fields, [&](BytesView part) {
         sum.update(part);
         object.write(part);
-        bytes_in.add(static_cast<double>(part.size()));
       });
       const std::string given = fields.json();
       sum.update(bytes_of(given));
@@ -762,11 +759,8 @@ struct IngestServer::Impl {
       }
     }
     response.length = range.length;
-    response.stream = [this, store, object = *info, range](const std::function<bool(BytesView)>& send) mutable {
-      store.get_range(object, range.offset, range.length, [&](BytesView part) {
-        bytes_out.add(static_cast<double>(part.size()));
-        return send(part);
-      });
+    response.stream = [store, object = *info, range](const std::function<bool(BytesView)>& send) mutable {
+      store.get_range(object, range.offset, range.length, send);
     };
     return response;
   }
@@ -822,8 +816,6 @@ struct IngestServer::Impl {
   std::atomic<nats::Connection*> attached = nullptr;
   Later later;
   HttpServer server;
-  Counter& bytes_in;
-  Counter& bytes_out;
   Logger log;
 };
 

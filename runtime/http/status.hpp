@@ -30,6 +30,7 @@ struct StatusEntry {
   std::string result_payload;  // JSON
 };
 
+/// "<workflow>.<stage>.<message>", each as KeyValue::key_token().
 std::string status_key(std::string_view workflow_id, std::string_view stage, std::string_view message_id);
 std::string status_value(const StatusEntry& entry);
 /// Entries of a workflow; those that are not readable are left out (and logged). Throws Unavailable.

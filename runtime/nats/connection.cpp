@@ -2,6 +2,8 @@
 #include <atomic>
 #include <condition_variable>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <mutex>
 
 #include "nats/handles.hpp"
@@ -21,6 +23,7 @@ struct Connection::Handles::Shared {
     bool opened = false;
     bool up = false;
     bool closed = false;
+    Counter* reconnects = nullptr;
   };
 
   std::mutex mutex;
@@ -46,7 +49,7 @@ struct Connection::Handles::Shared {
       if (connected.exchange(now_connected) != now_connected && !closing) callback = on_change;
       changed.notify_all();
     }
-    if (lost) log.error("the NATS connection is closed for good: restart the service", {{"connection", side.name}});
+    if (lost) log.error("the NATS connection is closed for good", {{"connection", side.name}});
     if (callback) callback(now_connected);
   }
 
@@ -67,6 +70,7 @@ struct Connection::Handles::Shared {
   static void on_reconnected(natsConnection*, void* closure) {
     auto* side = static_cast<Side*>(closure);
     side->shared->log.info("the NATS server is back", {{"server", side->shared->address}, {"connection", side->name}});
+    if (side->reconnects != nullptr) side->reconnects->add();
     side->shared->set(*side, true);
   }
   static void on_closed(natsConnection*, void* closure) {
@@ -86,12 +90,18 @@ struct Connection::Handles::Shared {
 
 namespace {
 
+/// Commas separate servers, but not inside of `user:password@`: then there is an '@' behind the comma and none before.
 std::vector<std::string> servers_of(std::string_view urls) {
   std::vector<std::string> servers;
   while (!urls.empty()) {
-    const auto comma = std::min(urls.find(','), urls.size());
-    std::string_view url = urls.substr(0, comma);
-    urls.remove_prefix(std::min(comma + 1, urls.size()));
+    auto end = std::min(urls.find(','), urls.size());
+    if (urls.substr(0, end).find('@') == std::string_view::npos) {
+      const std::string_view rest = urls.substr(end);
+      const auto at = rest.substr(0, rest.find("://")).rfind('@');
+      if (at != std::string_view::npos) end = std::min(urls.find(',', end + at), urls.size());
+    }
+    std::string_view url = urls.substr(0, end);
+    urls.remove_prefix(std::min(end + 1, urls.size()));
     while (!url.empty() && url.front() == ' ') url.remove_prefix(1);
     while (!url.empty() && url.back() == ' ') url.remove_suffix(1);
     if (url.empty()) continue;
@@ -109,6 +119,16 @@ std::string address_of(const std::vector<std::string>& servers) {
 void require_file(const std::optional<std::string>& file, std::string_view setting) {
   if (file && !std::filesystem::is_regular_file(*file)) {
     throw ConfigError(std::string(setting) + ": there is no file " + *file);
+  }
+}
+
+/// The library would find out only while it connects, and not say which setting it is.
+void require_credentials(const std::string& file) {
+  std::ifstream in(file);
+  const std::string text(std::istreambuf_iterator<char>(in), {});
+  if (text.find("BEGIN NATS USER JWT") == std::string::npos || text.find("BEGIN USER NKEY SEED") == std::string::npos) {
+    throw ConfigError("nats.credentials_file: " + file +
+                      " is not readable, or has no user JWT and seed: write it with `nsc generate creds`");
   }
 }
 
@@ -133,6 +153,7 @@ void set_security(natsOptions* out, const ConnectionOptions& options, const std:
   }
   if (options.token) require(natsOptions_SetToken(out, options.token->c_str()), "nats.token");
   if (options.credentials_file) {
+    require_credentials(*options.credentials_file);
     require(natsOptions_SetUserCredentialsFromFiles(out, options.credentials_file->c_str(), nullptr),
             "nats.credentials_file");
   }
@@ -266,7 +287,7 @@ natsConnection* connect(natsOptions* options, Connection::Handles::Shared& share
 void require_jetstream(jsCtx* js, Connection::Handles::Shared& shared, const Patience& patience) {
   // A server that has no JetStream answers at once, but so does one that only just starts it.
   const Patience no_responders(seconds(2));
-  for (;;) {
+  for (bool first = true;; first = false) {
     jsAccountInfo* info = nullptr;
     jsErrCode code{};
     const natsStatus status = js_GetAccountInfo(&info, js, nullptr, &code);
@@ -285,6 +306,10 @@ void require_jetstream(jsCtx* js, Connection::Handles::Shared& shared, const Pat
     if (patience.over()) {
       throw ConfigError(shared.address + ": JetStream does not answer for " + patience.text() +
                         ": check that the cluster has a leader and that the user may use $JS.API.>");
+    }
+    if (first) {
+      shared.log.warning("waiting for JetStream: does the cluster have a leader, may the user use $JS.API.>?",
+                         {{"server", shared.address}, {"reason", natsStatus_GetText(status)}});
     }
     pause(shared, milliseconds(200));
   }
@@ -345,6 +370,20 @@ Connection::Connection(ConnectionOptions options, milliseconds first_wait) : han
   if (servers.empty()) throw ConfigError("nats.url is empty: set it to nats://host:4222");
   shared.address = address_of(servers);
 
+  if (options.metrics != nullptr) {
+    Metrics& metrics = *options.metrics;
+    handles.metrics = options.metrics;
+    const auto octets = [&](const char* direction) {
+      return &metrics.counter("pipegen_object_bytes_total", "Octets of objects.", {{"direction", direction}});
+    };
+    handles.objects_in = octets("in");
+    handles.objects_out = octets("out");
+    for (auto* side : {&shared.publish, &shared.consume}) {
+      side->reconnects = &metrics.counter("pipegen_nats_reconnects_total", "Times that a connection to NATS came back.",
+                                          {{"connection", side->name}});
+    }
+  }
+
   const Patience patience(first_wait);
   const Options publish = options_of(options, servers, shared.publish, false);
   const Options consume = options_of(options, servers, shared.consume, true);
@@ -360,6 +399,12 @@ Connection::Connection(ConnectionOptions options, milliseconds first_wait) : han
 Connection::~Connection() = default;
 
 bool Connection::connected() const { return handles_->shared->connected; }
+
+bool Connection::closed_for_good() const {
+  const Handles::Shared& shared = *handles_->shared;
+  const std::lock_guard lock(handles_->shared->mutex);
+  return !shared.closing && (shared.publish.closed || shared.consume.closed);
+}
 
 void Connection::on_change(std::function<void(bool connected)> callback) {
   const std::lock_guard lock(handles_->shared->mutex);

@@ -1,11 +1,14 @@
 #include <algorithm>
 #include <functional>
+#include <map>
+#include <random>
 #include <thread>
 
 #include "nats/handles.hpp"
 #include "nats/replies.hpp"
 #include "nats/stored.hpp"
 #include "pipegen/json.hpp"
+#include "pipegen/log.hpp"
 
 namespace pipegen::nats {
 namespace {
@@ -69,6 +72,24 @@ std::string list_text(std::vector<std::string> list) {
 }
 
 std::int64_t nanos(milliseconds time) { return nanoseconds(time).count(); }
+
+/// Whether every subject that matches `narrow` matches `wide`.
+bool covers(std::string_view wide, std::string_view narrow) {
+  for (;;) {
+    const std::string_view left = wide.substr(0, wide.find('.'));
+    const std::string_view right = narrow.substr(0, narrow.find('.'));
+    if (left == ">") return true;
+    if (right == ">" || (left != "*" && left != right)) return false;
+    const bool ends = left.size() == wide.size();
+    if (ends || right.size() == narrow.size()) return ends && right.size() == narrow.size();
+    wide.remove_prefix(left.size() + 1);
+    narrow.remove_prefix(right.size() + 1);
+  }
+}
+
+bool cover(const std::vector<std::string>& wide, const std::string& narrow) {
+  return std::any_of(wide.begin(), wide.end(), [&](const auto& subject) { return covers(subject, narrow); });
+}
 
 /// The server refuses a window that is longer than the messages live.
 milliseconds window_of(const StreamSpec& spec) {
@@ -158,23 +179,26 @@ std::string owners_of(Connection::Handles& handles, const StreamSpec& spec) {
   return owners;
 }
 
-void compare(const Wanted& wanted, const jsStreamConfig& server) {
+void compare(const Wanted& wanted, const jsStreamConfig& server, std::int64_t max_payload) {
   const StreamSpec& spec = wanted.spec;
   std::string lines;
   const auto line = [&](const char* setting, const std::string& has, const std::string& wants) {
     if (has != wants) lines += std::string("\n  ") + setting + ": server has " + has + ", schema wants " + wants;
   };
-  std::vector<std::string> subjects(server.Subjects, server.Subjects + server.SubjectsLen);
-  line("subjects", list_text(std::move(subjects)), list_text(spec.subjects));
   line("retention", text_of(server.Retention), text_of(retention_of(spec.retention)));
   line("storage", text_of(server.Storage), spec.storage == Storage::kMemory ? "memory" : "file");
   if (!wanted.bucket) line("discard", text_of(server.Discard), spec.discard == Discard::kNew ? "new" : "old");
   line("max_age", time_text(server.MaxAge), time_text(nanos(spec.max_age)));
   line("max_bytes", limit_text(server.MaxBytes), limit_text(spec.max_bytes));
   if (!wanted.bucket) line("max_messages", limit_text(server.MaxMsgs), limit_text(spec.max_messages));
-  if (!wanted.bucket) line("duplicate_window", time_text(server.Duplicates), time_text(nanos(window_of(spec))));
   line("replicas", std::to_string(server.Replicas), std::to_string(spec.replicas));
   if (wanted.bucket) line("allow_rollup_hdrs", text_of(server.AllowRollup), "true");
+  // What no schema asks for, because messages would be lost by it.
+  line("no_ack", text_of(server.NoAck), "false");
+  line("sealed", text_of(server.Sealed), "false");
+  if (!wanted.bucket) line("max_msgs_per_subject", limit_text(server.MaxMsgsPerSubject), limit_text(0));
+  if (!wanted.bucket && server.MaxMsgSize < max_payload)
+    line("max_msg_size", limit_text(server.MaxMsgSize), limit_text(0));
   if (lines.empty()) return;
   throw ConfigError(wanted.what + " exists with other settings:" + lines +
                     "\nchange the schema, or change the server (`nats stream edit " + spec.name +
@@ -213,6 +237,80 @@ void compare(const Wanted& wanted, const jsStreamConfig& server) {
   }
 }
 
+struct ApiAnswer {
+  std::map<std::string, Json> config{};
+  int code = 0;
+  std::string error{};
+};
+
+ApiAnswer read_answer(json::Reader& in) {
+  static constexpr json::Field kFields[] = {{"config", json::kOptional}, {"error", json::kOptional}};
+  static constexpr json::Field kErrorFields[] = {{"err_code", json::kOptional}, {"description", json::kOptional}};
+  ApiAnswer answer;
+  for (json::Object fields(in, kFields); fields.next();) {
+    if (fields.index() == 0) {
+      answer.config = in.map<Json>([](json::Reader& value) { return value.json(); });
+      continue;
+    }
+    answer.error = "refused";
+    for (json::Object error(in, kErrorFields); error.next();) {
+      if (error.index() == 0) {
+        answer.code = in.int32();
+      } else {
+        answer.error = in.string();
+      }
+    }
+  }
+  return answer;
+}
+
+/// Not by the library's functions: those would drop what a newer server knows of a stream and the library does not.
+ApiAnswer ask(Connection::Handles& handles, const Wanted& wanted, const char* request, std::string body) {
+  handles.require_connected(wanted.what, std::chrono::seconds(10));
+  const auto answer = handles.consume_replies->request(request + wanted.spec.name, std::move(body), wanted.what).get();
+  ApiAnswer read = json::parse(payload_of(answer.get()), read_answer);
+  if (read.error.empty()) return read;
+  if (read.code == JSStreamSubjectOverlapErr) throw_refused(handles, wanted, NATS_ERR, JSStreamSubjectOverlapErr);
+  const bool unsettled = read.code == JSClusterNotAvailErr || read.code == JSClusterNotLeaderErr ||
+                         read.code == JSClusterIncompleteErr || read.code == JSStreamOfflineErr;
+  const std::string text = wanted.what + " cannot be extended: " + read.error;
+  if (unsettled) throw Unavailable(text);
+  throw ConfigError(text);
+}
+
+/// Services of one pipeline that were generated from different files know different events of a stream. So what can
+/// only help is added to what is there: subjects, and time in which a repeated message is told from a new one. False
+/// when there was something to add: another service may have done the same at the same moment, and the server keeps
+/// what came last, so the caller looks again.
+bool extended(Connection::Handles& handles, const Wanted& wanted, const jsStreamConfig& server) {
+  const StreamSpec& spec = wanted.spec;
+  const std::vector<std::string> has(server.Subjects, server.Subjects + server.SubjectsLen);
+  std::vector<std::string> subjects;
+  for (const auto& subject : spec.subjects) {
+    if (!cover(has, subject)) subjects.push_back(subject);
+  }
+  const std::int64_t window = wanted.bucket ? 0 : nanos(window_of(spec));
+  if (subjects.empty() && server.Duplicates >= window) return true;
+
+  auto config = ask(handles, wanted, "$JS.API.STREAM.INFO.", "").config;
+  const Logger log;
+  if (!subjects.empty()) {
+    log.info("a stream lacks subjects of this service; adding them",
+             {{"stream", spec.name}, {"subjects", list_text(subjects)}});
+    for (const auto& subject : has) {
+      if (!cover(subjects, subject)) subjects.push_back(subject);
+    }
+    config["subjects"].text = json::to_json(subjects);
+  }
+  if (server.Duplicates < window) {
+    log.warning("the duplicate window of a stream is too short for this service; making it longer",
+                {{"stream", spec.name}, {"from", time_text(server.Duplicates)}, {"to", time_text(window)}});
+    config["duplicate_window"].text = std::to_string(window);
+  }
+  ask(handles, wanted, "$JS.API.STREAM.UPDATE.", json::to_json(config));
+  return false;
+}
+
 void ensure_stream(Connection::Handles& handles, const Wanted& wanted) {
   check_spec(wanted);
   const std::string& name = wanted.spec.name;
@@ -230,8 +328,15 @@ void ensure_stream(Connection::Handles& handles, const Wanted& wanted) {
     if (static_cast<int>(code) != JSStreamNameExistErr) throw_refused(handles, wanted, status, code);
     status = settled(handles, wanted.what, look, &code);
   }
-  if (status != NATS_OK) throw_status(status, code, wanted.what);
-  compare(wanted, *info->Config);
+  for (;;) {
+    if (status != NATS_OK) throw_status(status, code, wanted.what);
+    compare(wanted, *info->Config, natsConnection_GetMaxPayload(handles.publish));
+    if (extended(handles, wanted, *info->Config)) return;
+    // By now, whoever read the old settings before our change has written its own; not at the same time as it again.
+    thread_local std::minstd_rand random(std::random_device{}());
+    std::this_thread::sleep_for(milliseconds(std::uniform_int_distribution<>(300, 600)(random)));
+    status = settled(handles, wanted.what, look, &code);
+  }
 }
 
 StreamSpec bucket_stream(const BucketSpec& bucket, const char* prefix, std::vector<std::string> subjects) {

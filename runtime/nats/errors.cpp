@@ -18,7 +18,11 @@ std::string without_secrets(std::string_view text) {
     const auto scheme = text.find("://");
     if (scheme == std::string_view::npos) return out.append(text);
     const auto start = scheme + 3;
-    const auto end = std::min(text.find_first_of(" /,\t\n\"'", start), text.size());
+    // A password may hold '/', ',' and '@' as they are: it ends at the last '@' before the next URL.
+    auto end = std::min(text.find_first_of(" \t\r\n\"'", start), text.size());
+    if (const auto next = text.substr(start, end - start).find("://"); next != std::string_view::npos) {
+      end = std::min(text.rfind(',', start + next), end);
+    }
     const auto at = text.substr(start, end - start).rfind('@');
     out.append(text.substr(0, start));
     out.append(text.substr(at == std::string_view::npos ? start : start + at + 1,

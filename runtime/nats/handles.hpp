@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "pipegen/metrics.hpp"
 #include "pipegen/nats.hpp"
 
 namespace pipegen::nats {
@@ -81,6 +82,10 @@ struct Connection::Handles {
 
   std::unique_ptr<Replies> publish_replies;
   std::unique_ptr<Replies> consume_replies;
+
+  Metrics* metrics = nullptr;  // of the options
+  Counter* objects_in = nullptr;
+  Counter* objects_out = nullptr;
 
   struct Shared;  // what the callbacks of the library see; outlives the connections
   std::shared_ptr<Shared> shared;

@@ -14,6 +14,7 @@ using nats::Headers;
 using nats::Outcome;
 using nats::Stored;
 
+constexpr std::size_t kMostOfToken = 200;
 constexpr const char* kOperation = "KV-Operation";
 constexpr const char* kExpectedSequence = "Nats-Expected-Last-Subject-Sequence";
 
@@ -169,6 +170,7 @@ std::string KeyValue::key_token(std::string_view text) {
     } else {
       token += {'=', kHex[octet >> 4], kHex[octet & 15]};
     }
+    if (token.size() > kMostOfToken) return "=h" + Uuid::derived(text).to_string();
   }
   return token;
 }

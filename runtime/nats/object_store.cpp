@@ -130,7 +130,8 @@ Meta meta_from(const Stored& message, const std::string& bucket) {
     meta.info.modified = message.time;  // the time of the message is the truth; "mtime" is often zero
     return meta;
   } catch (const json::Invalid& error) {
-    throw PermanentError("the metadata of an object in bucket " + bucket + " is not ADR-20's: " + error.what());
+    throw PermanentError("the metadata of an object in bucket " + bucket + " is not ADR-20's (" + message.subject +
+                         ", sequence " + std::to_string(message.sequence) + "): " + error.what());
   }
 }
 
@@ -279,7 +280,7 @@ class ChunkSource {
     Chunk chunk;
     chunk.sequence = number_of(header_of(message, "Nats-Sequence"));
     chunk.direct = std::move(message);
-    return chunk;
+    return counted(std::move(chunk));
   }
 
   std::optional<Chunk> from_leader(std::uint64_t sequence) {
@@ -288,6 +289,12 @@ class ChunkSource {
     Chunk chunk;
     chunk.sequence = stored->sequence;
     chunk.copied = std::move(stored->data);
+    return counted(std::move(chunk));
+  }
+
+  Chunk counted(Chunk chunk) const {
+    Counter* octets = connection_->handles().objects_out;
+    if (octets != nullptr) octets->add(static_cast<double>(chunk.data().size()));
     return chunk;
   }
 
@@ -362,11 +369,7 @@ struct ObjectWriter::Impl {
 
   ~Impl() {
     if (!dirty) return;
-    try {
-      wait_for(0);
-    } catch (const Error&) {
-      // The first failure is known already; what counts here is that nothing more arrives after the purge.
-    }
+    settle(0);  // so that nothing more arrives after the purge
     try {
       nats::purge(connection->handles(), stream_of(meta.info.bucket), subject, 0, what);
     } catch (const Error&) {
@@ -374,14 +377,34 @@ struct ObjectWriter::Impl {
     }
   }
 
-  /// Returns when at most `limit` chunks wait for their ack; every one ends in an ack or a timeout.
-  void wait_for(std::size_t limit) {
+  /// Returns when at most `limit` chunks wait for their ack; every one ends in an ack or a timeout. The first failure.
+  std::optional<Outcome> settle(std::size_t limit) {
     std::unique_lock lock(acks->mutex);
     acks->changed.wait(lock, [&] { return acks->in_flight <= limit; });
-    if (acks->failure) {
-      open = false;
-      nats::throw_outcome(*acks->failure, what);
-    }
+    return acks->failure;
+  }
+
+  void wait_for(std::size_t limit) {
+    const auto failure = settle(limit);
+    if (!failure) return;
+    open = false;
+    if (failure->error.starts_with("maximum bytes")) require_room();
+    nats::throw_outcome(*failure, what);
+  }
+
+  /// A full bucket may have room later, but never for an object that is larger than all of it.
+  void require_room() {
+    nats::StreamInfo info;
+    jsErrCode code{};
+    auto* js = connection->handles().consume_js;
+    const std::string stream = stream_of(meta.info.bucket);
+    if (js_GetStreamInfo(info.out(), js, stream.c_str(), nullptr, &code) != NATS_OK) return;
+    const std::int64_t limit = info->Config->MaxBytes;
+    // What the stream counts for each message besides its payload, at the least.
+    const std::uint64_t needed = meta.info.size + meta.info.chunks * (subject.size() + 16);
+    if (limit <= 0 || needed <= static_cast<std::uint64_t>(limit)) return;
+    throw PermanentError(what + " does not fit: the bucket has max_bytes " + std::to_string(limit) +
+                         ", and the object is larger than that alone");
   }
 
   void send(BytesView chunk) {
@@ -392,7 +415,9 @@ struct ObjectWriter::Impl {
     }
     dirty = true;
     ++meta.info.chunks;
-    connection->handles().publish_replies->publish(subject, text_of(chunk), {}, [acks = acks](Outcome outcome) {
+    auto& handles = connection->handles();
+    if (handles.objects_in != nullptr) handles.objects_in->add(static_cast<double>(chunk.size()));
+    handles.publish_replies->publish(subject, text_of(chunk), {}, [acks = acks](Outcome outcome) {
       const std::lock_guard lock(acks->mutex);
       --acks->in_flight;
       // Chunks are read back in the order of their sequence numbers.
@@ -733,7 +758,7 @@ bool ObjectStore::remove(std::string_view name) {
   return true;
 }
 
-std::size_t ObjectStore::collect_garbage(std::chrono::milliseconds age) {
+std::size_t ObjectStore::collect_garbage(std::chrono::milliseconds age, std::stop_token stop) {
   auto& handles = connection_->handles();
   const std::string stream = stream_of(bucket_);
   // Chunks first: what becomes an object after this line is among the metadata read below.
@@ -746,6 +771,7 @@ std::size_t ObjectStore::collect_garbage(std::chrono::milliseconds age) {
   std::size_t purged = 0;
   for (const auto& subject : chunked) {
     if (owned.contains(subject)) continue;
+    if (stop.stop_requested()) break;
     const auto last = nats::last_message(handles, stream, subject, bucket_text(bucket_));
     if (!last || last->time > limit) continue;
     nats::purge(handles, stream, subject, 0, bucket_text(bucket_));

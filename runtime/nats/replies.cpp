@@ -7,6 +7,9 @@
 namespace pipegen::nats {
 namespace {
 
+/// The server's max_control_line is 4,096; the command and the sizes take some of it.
+constexpr std::size_t kMostOfControlLine = 3'500;
+
 struct ApiError {
   int code = 0;
   std::string description{};
@@ -201,7 +204,12 @@ void Replies::send(const std::string& subject, std::string_view payload, const H
   }
   const std::string reply = inbox_ + std::to_string(id);
   natsStatus status = NATS_OK;
-  if (headers.empty()) {
+  // The server answers what it cannot read with an error that closes the connection for good.
+  const bool readable = !subject.empty() && subject.find_first_of(" \t\r\n") == std::string::npos &&
+                        subject.size() + reply.size() <= kMostOfControlLine;
+  if (!readable) {
+    status = NATS_INVALID_SUBJECT;
+  } else if (headers.empty()) {
     status = natsConnection_PublishRequest(connection_, subject.c_str(), reply.c_str(), payload.data(),
                                            static_cast<int>(payload.size()));
   } else {

@@ -1564,6 +1564,30 @@ TEST(ApiProcessTest, WarnsAboutSettingsThatItDoesNotKnow) {
   EXPECT_EQ(log.find("tts.foo"), std::string::npos) << log;
 }
 
+TEST(ApiProcessTest, ExitsSoThatANewOneCanConnectWhenItsConnectionIsClosedForGood) {
+  pipegen::testing::NatsServer nats_server({}, "authorization { user: alice, password: rabbit-hole }");
+  ApiProcess process(nats_server.url(), {}, {{"NATS_USER", "alice"}, {"NATS_PASSWORD", "rabbit-hole"}});
+  process.read_until("\"ready\"");
+  nats_server.kill();
+  nats_server.set_config("authorization { user: alice, password: looking-glass }");
+  nats_server.start();
+  process.read_until("exits");  // reads to the end of the output when it never says so
+  EXPECT_EQ(process.wait(), 70);
+}
+
+TEST(ApiProcessTest, PurgesObjectsThatNobodyFinished) {
+  pipegen::testing::NatsServer nats_server;
+  ApiProcess process(nats_server.url(), {}, {{"NATS_GARBAGE_EVERY", "50ms"}, {"NATS_GARBAGE_AGE", "1ms"}});
+  process.read_until("\"ready\"");
+  nats::Connection connection(options_for(nats_server.url()));
+  connection.publish("$O.PDFS.C.of-the-dead", "chunk", "");
+  EXPECT_TRUE(eventually([&] {
+    nats::StreamInfo info;
+    return js_GetStreamInfo(info.out(), connection.handles().consume_js, "OBJ_PDFS", nullptr, nullptr) == NATS_OK &&
+           info->State.Msgs == 0;
+  }));
+}
+
 TEST(ApiProcessTest, ChecksAndExits) {
   pipegen::testing::NatsServer nats_server;
   EXPECT_EQ(ApiProcess(nats_server.url(), {"--check"}).wait(), 0);

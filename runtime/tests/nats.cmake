@@ -6,10 +6,10 @@ if("nats" IN_LIST PIPEGEN_COMPONENTS)
   target_compile_features(pipegen_test_support PUBLIC cxx_std_20)
   target_link_libraries(pipegen_test_support PRIVATE pipegen_flags)
 
-  add_executable(nats_test nats_test.cpp)
+  add_executable(nats_test nats_test.cpp support/nats_jwt.cpp)
   target_include_directories(nats_test PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(nats_test PRIVATE pipegen::nats pipegen_test_support pipegen_flags PkgConfig::PIPEGEN_NATS
-                                          GTest::gtest_main)
+                                          PkgConfig::PIPEGEN_CRYPTO GTest::gtest_main)
   target_compile_definitions(nats_test PRIVATE INTEROP_TOOL="$<TARGET_FILE:interop_tool>")
   add_dependencies(nats_test interop_tool)
   gtest_discover_tests(nats_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600)

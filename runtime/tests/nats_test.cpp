@@ -12,9 +12,12 @@
 #include <set>
 #include <thread>
 
+#include "nats/garbage.hpp"
 #include "nats/handles.hpp"
 #include "pipegen/key_value.hpp"
+#include "pipegen/metrics.hpp"
 #include "pipegen/object_store.hpp"
+#include "support/nats_jwt.hpp"
 #include "support/nats_server.hpp"
 
 namespace pipegen {
@@ -262,11 +265,89 @@ TEST(NatsConnection, RefusesWrongCredentialsInOneLineWithoutSecrets) {
   }
 }
 
+TEST(NatsConnection, SurvivesPublishesThatTheServerCannotTake) {
+  NatsServer server;
+  Connection connection({.url = server.url()});
+  nats::ensure(connection, kJobs);
+  nats::ensure(connection, kState);
+  for (const std::string& subject : {"jobs." + std::string(5'000, 'a'), std::string("jobs.a b"), std::string()}) {
+    error_of<PermanentError>([&] { connection.publish(subject, "x", "1"); });
+  }
+  const auto limit = static_cast<std::size_t>(connection.max_payload());
+  error_of<PermanentError>([&] { connection.publish("jobs.a", "x", "2", {{"Large", std::string(limit, 'x')}}); });
+  error_of<PermanentError>([&] { connection.publish("jobs.a", std::string(limit - 10, 'x'), "3"); });
+  const std::string text(5'000, '/');
+  KeyValue(connection, "STATE").put(KeyValue::key_token(text) + "." + KeyValue::key_token("a"), "kept");
+  EXPECT_EQ(KeyValue(connection, "STATE").get(KeyValue::key_token(text) + ".a")->value, "kept");
+  EXPECT_FALSE(connection.closed_for_good());
+  EXPECT_EQ(connection.publish("jobs.a", "x", "4").sequence, 1U);
+}
+
+TEST(NatsConnection, KnowsWhenItIsClosedForGood) {
+  NatsServer server({}, "authorization { user: alice, password: rabbit-hole }");
+  Connection connection({.url = server.url(), .user = "alice", .password = "rabbit-hole"});
+  server.kill();
+  ASSERT_TRUE(eventually([&] { return !connection.connected(); }));
+  EXPECT_FALSE(connection.closed_for_good());
+  server.set_config("authorization { user: alice, password: looking-glass }");
+  server.start();
+  EXPECT_TRUE(eventually([&] { return connection.closed_for_good(); }));
+}
+
 TEST(NatsConnection, TakesATokenAndSeveralServers) {
   NatsServer server({"--auth", "s3cret"});
   EXPECT_TRUE(Connection({.url = "nats://127.0.0.1:1, " + server.url(), .token = "s3cret"}).connected());
   EXPECT_TRUE(
       has(error_of<ConfigError>([&] { Connection connection({.url = server.url(), .token = "no"}); }), "nats.token"));
+}
+
+TEST(NatsConnection, TakesACredentialsFile) {
+  const testing::NatsOperator trusted;
+  const testing::NatsOperator stranger;
+  NatsServer server({}, trusted.config());
+  TempFolder folder;
+  const auto credentials = [&](const char* name, const std::string& text) {
+    std::ofstream(folder.path() / name) << text;
+    return (folder.path() / name).string();
+  };
+  nats::ConnectionOptions options{.url = server.url(),
+                                  .credentials_file = credentials("tts.creds", trusted.credentials())};
+  {
+    Connection connection(options);
+    nats::ensure(connection, kJobs);
+    EXPECT_EQ(connection.publish("jobs.a", "x", "1").stream, "JOBS");
+    server.kill();
+    ASSERT_TRUE(eventually([&] { return !connection.connected(); }));
+    server.start();
+    EXPECT_TRUE(eventually([&] { return connection.connected(); })) << "it did not sign the second time";
+  }
+  error_of<ConfigError>([&] { Connection connection({.url = server.url()}); });
+  for (const std::string& text : {stranger.credentials(), std::string("nothing of the kind")}) {
+    options.credentials_file = credentials("wrong.creds", text);
+    const std::string error = error_of<ConfigError>([&] { Connection connection(options); });
+    EXPECT_TRUE(has(error, "nats.credentials_file")) << error;
+    EXPECT_FALSE(has(error, "SU")) << error;
+  }
+  options.credentials_file = "/nowhere/tts.creds";
+  EXPECT_EQ(error_of<ConfigError>([&] { Connection connection(options); }),
+            "nats.credentials_file: there is no file /nowhere/tts.creds");
+}
+
+TEST(NatsConnection, NeverSaysAPasswordThatIsInAUrl) {
+  EXPECT_EQ(nats::without_secrets("cannot reach nats://me:pa/ss@word,x@host:4222 for 1 s"),
+            "cannot reach nats://host:4222 for 1 s");
+  EXPECT_EQ(nats::without_secrets("nats://me:a@one:1,tls://you:b/@two:2, nats://three:3"),
+            "nats://one:1,tls://two:2, nats://three:3");
+  EXPECT_EQ(nats::without_secrets("\"nats://token@host\" and me@home"), "\"nats://host\" and me@home");
+  NatsServer server({}, "authorization { user: alice, password: \"rab,bit/hole\" }");
+  const std::string at = "127.0.0.1:" + std::to_string(server.port());
+  EXPECT_TRUE(Connection({.url = server.url(), .user = "alice", .password = "rab,bit/hole"}).connected());
+  for (const std::string& url : {"nats://alice:bra,zen/hole@" + at, "alice:bra,zen/hole@" + at,
+                                 "nats://127.0.0.1:1, nats://alice:bra,zen/hole@" + at}) {
+    const std::string error = error_of<ConfigError>([&] { Connection connection({.url = url}, 1s); });
+    for (const std::string part : {"bra", "zen", "hole"}) EXPECT_FALSE(has(error, part)) << error;
+    EXPECT_TRUE(has(error, at)) << error;
+  }
 }
 
 TEST(NatsConnection, RefusesAServerWithoutJetStream) {
@@ -338,6 +419,28 @@ TEST(NatsConnection, ReadsItsOptionsFromTheSettings) {
   EXPECT_FALSE(options.token);
 }
 
+TEST(NatsConnection, CountsReconnectsAndOctetsOfObjects) {
+  NatsServer server;
+  Metrics metrics;
+  Connection connection({.url = server.url(), .metrics = &metrics});
+  nats::ensure(connection, kBucket);
+  ObjectStore store(connection, "FILES");
+  store.put("a", random_bytes(300'000));
+  store.get("a");
+  store.get_range("a", 0, 10, [](BytesView) { return true; });
+  EXPECT_TRUE(has(metrics.render(), "pipegen_object_bytes_total{direction=\"in\"} 300000\n")) << metrics.render();
+  // What was fetched: whole chunks, also for a part of one.
+  EXPECT_TRUE(has(metrics.render(), "pipegen_object_bytes_total{direction=\"out\"} 431072\n")) << metrics.render();
+  EXPECT_TRUE(has(metrics.render(), "pipegen_nats_reconnects_total{connection=\"publishing\"} 0\n"));
+  server.kill();
+  ASSERT_TRUE(eventually([&] { return !connection.connected(); }));
+  server.start();
+  ASSERT_TRUE(eventually([&] { return connection.connected(); }));
+  for (const std::string side : {"publishing", "consuming"}) {
+    EXPECT_TRUE(has(metrics.render(), "pipegen_nats_reconnects_total{connection=\"" + side + "\"} 1\n"));
+  }
+}
+
 // ------------------------------------------------------------------------------------------------------- ensure
 
 TEST(NatsEnsure, MakesEverythingOnceAlsoWhenSeveralServicesStartTogether) {
@@ -376,11 +479,84 @@ TEST(NatsEnsure, ListsEverySettingThatDiffers) {
   EXPECT_EQ(
       error,
       "stream JOBS exists with other settings:\n"
-      "  subjects: server has [a, b], schema wants [a, c]\n"
       "  retention: server has work_queue, schema wants limits\n"
       "  max_age: server has no limit, schema wants 1d\n"
       "  max_bytes: server has no limit, schema wants 1073741824\n"
       "change the schema, or change the server (`nats stream edit JOBS`), or give it another name in project.toml");
+}
+
+std::vector<std::string> subjects_in(Connection& connection, const std::string& stream) {
+  nats::StreamInfo info;
+  nats::check(js_GetStreamInfo(info.out(), connection.handles().consume_js, stream.c_str(), nullptr, nullptr), stream);
+  std::vector<std::string> subjects(info->Config->Subjects, info->Config->Subjects + info->Config->SubjectsLen);
+  std::sort(subjects.begin(), subjects.end());
+  return subjects;
+}
+
+TEST(NatsEnsure, AddsWhatAnotherServiceDoesNotKnowOfWhoeverComesFirst) {
+  NatsServer server;
+  Connection connection({.url = server.url()});
+  for (const std::string stream : {"FIRST", "SECOND"}) {
+    const std::string at = stream + ".";
+    const StreamSpec one{.name = stream,
+                         .subjects = {at + "a", at + "b", at + "c.*"},
+                         .retention = Retention::kWorkQueue,
+                         .duplicate_window = 2min};
+    const StreamSpec two{.name = stream,
+                         .subjects = {at + "b", at + "c.>", at + "d"},
+                         .retention = Retention::kWorkQueue,
+                         .duplicate_window = 10min};
+    for (const StreamSpec& spec : stream == "FIRST" ? std::vector{one, two, one} : std::vector{two, one, two}) {
+      nats::ensure(connection, {.streams = {spec}});
+    }
+    EXPECT_EQ(subjects_in(connection, stream), (std::vector<std::string>{at + "a", at + "b", at + "c.>", at + "d"}));
+    for (const std::string subject : {"a", "b", "c.x", "c.x.y", "d"}) {
+      EXPECT_EQ(connection.publish(at + subject, "x", subject).stream, stream);
+    }
+    nats::StreamInfo info;
+    ASSERT_EQ(js_GetStreamInfo(info.out(), connection.handles().consume_js, stream.c_str(), nullptr, nullptr), NATS_OK);
+    EXPECT_EQ(info->Config->Duplicates, std::chrono::nanoseconds(10min).count());
+  }
+}
+
+TEST(NatsEnsure, AddsTheSubjectsOfServicesThatStartTogether) {
+  NatsServer server;
+  Connection connection({.url = server.url()});
+  std::vector<std::thread> services;
+  std::vector<std::string> all;
+  for (const std::string subject : {"a", "b", "c", "d"}) {
+    all.push_back(subject);
+    services.emplace_back(
+        [&connection, subject] { nats::ensure(connection, {.streams = {{.name = "JOBS", .subjects = {subject}}}}); });
+  }
+  for (auto& service : services) service.join();
+  EXPECT_EQ(subjects_in(connection, "JOBS"), all);
+}
+
+TEST(NatsEnsure, RefusesStreamsThatLoseMessages) {
+  NatsServer server;
+  Connection connection({.url = server.url()});
+  const auto refused = [&](const std::string& name, const std::function<void(jsStreamConfig&)>& set) {
+    const char* subject = name.c_str();
+    jsStreamConfig config;
+    jsStreamConfig_Init(&config);
+    config.Name = subject;
+    config.Subjects = &subject;
+    config.SubjectsLen = 1;
+    config.Discard = js_DiscardNew;
+    auto* js = connection.handles().consume_js;
+    nats::check(js_AddStream(nullptr, js, &config, nullptr, nullptr), name);
+    nats::ensure(connection, {.streams = {{.name = name, .subjects = {name}}}});
+    set(config);
+    nats::check(js_DeleteStream(js, subject, nullptr, nullptr), name);
+    nats::check(js_AddStream(nullptr, js, &config, nullptr, nullptr), name);
+    return error_of<ConfigError>([&] { nats::ensure(connection, {.streams = {{.name = name, .subjects = {name}}}}); });
+  };
+  EXPECT_TRUE(has(refused("last", [](auto& config) { config.MaxMsgsPerSubject = 1; }),
+                  "max_msgs_per_subject: server has 1, schema wants no limit"));
+  EXPECT_TRUE(has(refused("deaf", [](auto& config) { config.NoAck = true; }), "no_ack: server has true"));
+  EXPECT_TRUE(has(refused("small", [](auto& config) { config.MaxMsgSize = 100; }),
+                  "max_msg_size: server has 100, schema wants no limit"));
 }
 
 TEST(NatsEnsure, RefusesWhatCannotWork) {
@@ -528,6 +704,28 @@ TEST_F(Objects, HalfWrittenByAProcessThatDiedAreInvisibleAndCollected) {
   EXPECT_EQ(store.get("whole"), random_bytes(300'000));
 }
 
+TEST_F(Objects, ThatNobodyFinishedArePurgedByEveryServiceNowAndThen) {
+  nats::ensure(connection, {.object_buckets = {{.schema_name = "ODD", .name = "ODD"}}});
+  const Bytes whole = random_bytes(300'000);
+  store.put("whole", whole);
+  const auto before = chunks();
+  connection.publish("$O.FILES.C.of-the-dead", "chunk", "");
+  connection.publish("$O.FILES.C.of-the-dead", "chunk", "");
+  connection.publish("$O.ODD.C.perhaps-of-the-dead", "chunk", "");
+  connection.publish("$O.ODD.M.eA==", "not the JSON of ADR-20", "");
+  Metrics metrics;
+  const Topology topology{.object_buckets = {{.schema_name = "ODD", .name = "ODD"}, kBucket.object_buckets[0]}};
+  nats::GarbageCollector garbage(connection, topology, metrics, {.every = 20ms, .age = 0ms});
+  EXPECT_TRUE(eventually([&] { return has(metrics.render(), "pipegen_garbage_collected_total{bucket=\"FILES\"} 1"); }))
+      << metrics.render();
+  EXPECT_EQ(chunks(), before);
+  EXPECT_EQ(store.get("whole"), whole);
+  // Whose chunks these are is not known; the other bucket does not suffer from it.
+  EXPECT_EQ(messages_in(connection, "OBJ_ODD"), 2U);
+  EXPECT_TRUE(has(error_of<PermanentError>([&] { ObjectStore(connection, "ODD").collect_garbage(0ms); }),
+                  "in bucket ODD is not ADR-20's ($O.ODD.M.eA==, sequence 2)"));
+}
+
 TEST_F(Objects, FailWithUnavailableWhenTheServerDiesInMidPutAndCanBePutAgain) {
   const Bytes old = random_bytes(200'000, 7);
   store.put("a", old);
@@ -667,10 +865,17 @@ TEST_F(Objects, AreRefusedWithBadNamesFullOrMissingBuckets) {
   error_of<ConfigError>([&] { ObjectStore(connection, "NOWHERE").list(); });
   nats::ensure(connection, {.object_buckets = {{.schema_name = "SMALL", .name = "SMALL", .max_bytes = 500'000}}});
   ObjectStore small(connection, "SMALL");
-  EXPECT_TRUE(has(error_of<Unavailable>([&] { small.put("a", random_bytes(2 << 20)); }), "is full"));
-  EXPECT_FALSE(small.info("a"));
-  EXPECT_EQ(messages_in(connection, "OBJ_SMALL"), 0U);
   small.put("b", random_bytes(100'000));
+  EXPECT_TRUE(has(error_of<Unavailable>([&] { small.put("a", random_bytes(450'000)); }), "is full"));
+  EXPECT_TRUE(has(error_of<PermanentError>([&] { small.put("a", random_bytes(2 << 20)); }), "has max_bytes 500000"));
+  auto writer = std::make_unique<ObjectWriter>(small.create("a"));
+  error_of<PermanentError>([&] {
+    for (int i = 0; i < 100; ++i) writer->write(random_bytes(100'000));
+  });
+  writer.reset();
+  EXPECT_FALSE(small.info("a"));
+  EXPECT_EQ(messages_in(connection, "OBJ_SMALL"), 2U) << "what did not fit left something behind";
+  small.put("b", random_bytes(100'000, 2));
 }
 
 // ---------------------------------------------------------------------------------------------------- key-value
@@ -770,6 +975,11 @@ TEST_F(Keys, AreRefusedWithBadNamesAndMissingBuckets) {
     error_of<PermanentError>([&] { state.put(key, "x"); });
   }
   EXPECT_EQ(KeyValue::key_token("job 1/\xc3\xbc.x_-"), "job=201=2F=C3=BC=2Ex_-");
+  const std::string digest = KeyValue::key_token(std::string(201, 'a'));
+  EXPECT_EQ(KeyValue::key_token(std::string(200, 'a')), std::string(200, 'a'));
+  EXPECT_TRUE(digest.starts_with("=h")) << digest;
+  EXPECT_EQ(digest.size(), 38U);
+  EXPECT_NE(digest, KeyValue::key_token(std::string(201, 'b')));
   state.put(KeyValue::key_token("job 1/\xc3\xbc.x_-"), "x");
   KeyValue nowhere(connection, "NOWHERE");
   EXPECT_TRUE(has(error_of<ConfigError>([&] { nowhere.get("a"); }), "key-value bucket NOWHERE does not exist"));

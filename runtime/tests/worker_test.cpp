@@ -81,6 +81,7 @@ Topology topology() {
   out.streams = {{.name = "IN", .subjects = {"in.>"}, .retention = Retention::kWorkQueue},
                  {.name = "OUT", .subjects = {"out.>"}},
                  {.name = "TEST_DLQ", .subjects = {"dlq.test.>"}}};
+  out.object_buckets = {{.schema_name = "TEST_FILES", .name = "TEST_FILES"}};
   out.key_values = {{.schema_name = "TEST_STATUS", .name = "TEST_STATUS"},
                     {.schema_name = "STATE", .name = "TEST_STATE"}};
   return out;
@@ -206,6 +207,17 @@ class WorkerTest : public ::testing::Test {
     return at == std::string::npos ? std::nan("") : std::strtod(text.c_str() + at + line.size(), nullptr);
   }
 
+  /// The durable consumer, made by somebody else.
+  void make_consumer(const std::function<void(jsConsumerConfig&)>& set) {
+    jsConsumerConfig config;
+    jsConsumerConfig_Init(&config);
+    config.Durable = "work-workers";
+    config.AckPolicy = js_AckExplicit;
+    config.FilterSubject = "in.a";
+    set(config);
+    ASSERT_EQ(js_AddConsumer(nullptr, connection_.handles().publish_js, "IN", &config, nullptr, nullptr), NATS_OK);
+  }
+
   bool all_acked() {
     return eventually([this] { return stored("IN") == 0; });
   }
@@ -251,6 +263,19 @@ TEST_F(WorkerTest, HandlesEveryMessageOnceAcksItAndKeepsItsStatus) {
   EXPECT_NE(entries[0].value.find(R"("produced":{"Output":1})"), std::string::npos) << entries[0].value;
   EXPECT_TRUE(worker->stop());
   EXPECT_EQ(worker->in_hand(), 0u);
+}
+
+TEST_F(WorkerTest, AWorkflowIdOfAnyLengthHoldsNobodyUp) {
+  auto worker = start(make_stage([](std::string_view, Context&, Outbox&) {}));
+  const std::string workflow(5'000, 'w');
+  send("long", {{"Pipegen-Workflow-Id", workflow}});
+  for (int i = 0; i < 10; ++i) send(std::to_string(i));
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(stored("TEST_DLQ"), 0u);
+  KeyValue status(connection_, "TEST_STATUS");
+  EXPECT_EQ(status.keys(KeyValue::key_token(workflow) + ".work.*").size(), 1u);
+  EXPECT_EQ(status.keys("job.work.*").size(), 10u);
+  EXPECT_TRUE(connection_.connected());
 }
 
 TEST_F(WorkerTest, EventsOfARedeliveredMessageHaveTheSameIds) {
@@ -609,6 +634,50 @@ TEST_F(WorkerTest, AConsumerThatIsDeletedIsNoticedAndMadeAgain) {
   EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
 }
 
+TEST_F(WorkerTest, AConsumerThatIsDeletedFromAStreamThatKeepsItsMessagesGoesOnWhereItWas) {
+  Metrics metrics;
+  nats::Connection connection({.url = server_.url(), .metrics = &metrics});
+  Tally tally;
+  auto stage = make_stage([&](std::string_view payload, Context&, Outbox&) { tally.add(payload); });
+  stage.stream = "OUT";
+  stage.filter_subject = "out.a";
+  auto options = quick();
+  options.consumer.note_every = 20ms;
+  Worker worker(connection, stage, Settings(), metrics, options);
+  worker.start();
+  const auto publish = [&](const std::string& payload) { connection_.publish("out.a", payload, "out-" + payload); };
+  for (int i = 0; i < 100; ++i) publish(std::to_string(i));
+  const auto floor = [&] {
+    nats::ConsumerInfo found;
+    js_GetConsumerInfo(found.out(), connection_.handles().publish_js, "OUT", "work-workers", nullptr, nullptr);
+    return found ? found->AckFloor.Stream : 0;
+  };
+  ASSERT_TRUE(eventually([&] { return floor() == 100; }));
+  // The second question is asked when the first is answered, the third when the second is.
+  nats::Subscription questions;
+  ASSERT_EQ(natsConnection_SubscribeSync(questions.out(), connection_.handles().publish,
+                                         "$JS.API.CONSUMER.INFO.OUT.work-workers"),
+            NATS_OK);
+  for (int i = 0; i < 3; ++i) {
+    nats::Message question;
+    ASSERT_EQ(natsSubscription_NextMsg(question.out(), questions.get(), 20'000), NATS_OK);
+  }
+  ASSERT_EQ(js_DeleteConsumer(connection_.handles().publish_js, "OUT", "work-workers", nullptr, nullptr), NATS_OK);
+  publish("100");
+  ASSERT_TRUE(eventually([&] { return tally.of("100") == 1 && floor() == 101; }));
+  EXPECT_EQ(tally.most(), 1);
+  const auto has = [&](std::string_view line) { return metrics.render().find(line) != std::string::npos; };
+  EXPECT_TRUE(has("consumed_messages_total{stage=\"work\",subject=\"out.a\"} 101\n")) << metrics.render();
+  EXPECT_TRUE(has("pipegen_consumer_recreations_total{stage=\"work\"} 1\n")) << metrics.render();
+
+  // In a new stream of the same name the numbers begin again.
+  ASSERT_EQ(js_DeleteStream(connection_.handles().publish_js, "OUT", nullptr, nullptr), NATS_OK);
+  nats::ensure(connection_, topology());
+  publish("new");
+  EXPECT_TRUE(eventually([&] { return tally.of("new") == 1; }));
+  EXPECT_TRUE(worker.stop());
+}
+
 TEST_F(WorkerTest, AConsumerWithOtherSettingsIsAnErrorThatNamesThem) {
   auto stage = make_stage([](std::string_view, Context&, Outbox&) {});
   Worker(connection_, stage, Settings(), metrics_).check();
@@ -627,6 +696,62 @@ TEST_F(WorkerTest, AConsumerWithOtherSettingsIsAnErrorThatNamesThem) {
     EXPECT_NE(std::string(error.what()).find("filter_subject: it has in.a, the schema says in.b"), std::string::npos)
         << error.what();
   }
+}
+
+TEST_F(WorkerTest, AConsumerThatWouldNotGiveEveryMessageWholeIsRefused) {
+  const auto refused = [&](const std::function<void(jsConsumerConfig&)>& set) {
+    make_consumer(set);
+    std::string text;
+    try {
+      Worker(connection_, make_stage([](std::string_view, Context&, Outbox&) {}), Settings(), metrics_).check();
+    } catch (const ConfigError& error) {
+      text = error.what();
+    }
+    js_DeleteConsumer(connection_.handles().publish_js, "IN", "work-workers", nullptr, nullptr);
+    return text;
+  };
+  EXPECT_EQ(refused([](auto&) {}), "");
+  EXPECT_NE(refused([](auto& config) { config.HeadersOnly = true; }).find("headers_only: it has true"),
+            std::string::npos);
+  EXPECT_NE(
+      refused([](auto& config) { config.ReplayPolicy = js_ReplayOriginal; }).find("replay_policy: it has original"),
+      std::string::npos);
+  EXPECT_NE(refused([](auto& config) { config.InactiveThreshold = 60'000'000'000; }).find("inactive_threshold"),
+            std::string::npos);
+}
+
+TEST_F(WorkerTest, AConsumerThatAllowsOnlySmallRequestsIsAskedInSmallRequests) {
+  make_consumer([](auto& config) {
+    config.MaxRequestBatch = 2;
+    config.MaxRequestExpires = 1'000'000'000;
+    config.MaxRequestMaxBytes = 2'000;
+  });
+  Tally tally;
+  auto worker = start(make_stage([&](std::string_view payload, Context&, Outbox&) { tally.add(payload); }));
+  for (int i = 0; i < 50; ++i) send(std::to_string(i) + std::string(500, 'x'));
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(tally.distinct(), 50u);
+  EXPECT_EQ(tally.most(), 1);
+  EXPECT_TRUE(worker->readiness().ready);
+}
+
+TEST_F(WorkerTest, AConsumerThatServesNoRequestIsNotAskedOverAndOver) {
+  make_consumer([](auto& config) { config.MaxRequestMaxBytes = 1'000; });
+  nats::Subscription requests;
+  ASSERT_EQ(natsConnection_SubscribeSync(requests.out(), connection_.handles().publish,
+                                         "$JS.API.CONSUMER.MSG.NEXT.IN.work-workers"),
+            NATS_OK);
+  send(std::string(2'000, 'x'));
+  auto worker = start(make_stage([](std::string_view, Context&, Outbox&) {}));
+  std::vector<Clock::time_point> asked;
+  for (int i = 0; i < 6; ++i) {
+    nats::Message request;
+    ASSERT_EQ(natsSubscription_NextMsg(request.out(), requests.get(), 20'000), NATS_OK);
+    asked.push_back(Clock::now());
+  }
+  EXPECT_GE(asked[5] - asked[1],
+            80ms + 160ms + 160ms);  // 100, 200, 200 and 200 ms, less a fifth, less one for the first
+  EXPECT_TRUE(eventually([&] { return worker->readiness().reason.find("MaxBytes") != std::string::npos; }));
 }
 
 TEST_F(WorkerTest, ContextGivesStableKeysAndAScratchFolderThatGoesAway) {
@@ -1081,15 +1206,13 @@ TEST_F(WorkerTest, AJoinedEventThatCanNeverBeStoredDeadLettersTheMessageThatJoin
 class Process {
  public:
   Process(const NatsServer& server, const std::string& mode, std::vector<std::string> arguments = {},
-          const std::string& grace_period = "5s") {
-    const std::string url = "NATS_URL=" + server.url();
+          std::vector<std::string> settings = {}) {
     log_ = (folder_.path() / "log").string();
-    const std::string kind = "WORKER_MODE=" + mode;
-    const std::string config = "WORK_SERVICE_GRACE_PERIOD=" + grace_period;
+    settings.insert(settings.end(), {"NATS_URL=" + server.url(), "WORKER_MODE=" + mode, "WORK_SERVICE_GRACE_PERIOD=5s",
+                                     "WORK_SERVICE_DEADLINE_GRACE=2s"});
     std::vector<char*> environment;
     for (char** variable = environ; *variable != nullptr; ++variable) environment.push_back(*variable);
-    for (const std::string* variable : {&url, &kind, &config})
-      environment.push_back(const_cast<char*>(variable->c_str()));
+    for (auto& variable : settings) environment.push_back(variable.data());
     environment.push_back(nullptr);
     std::vector<char*> argv = {const_cast<char*>("worker_test")};
     for (auto& argument : arguments) argv.push_back(argument.data());
@@ -1190,7 +1313,7 @@ TEST_F(WorkerTest, RestartsAreNoCrashesOfTheMessageThatRunsAlone) {
   deliver_in_vain(make_stage({}), 3);
   KeyValue status(connection_, "TEST_STATUS");
   for (int i = 0; i < 2; ++i) {
-    Process process(server_, "endless", {}, "1s");
+    Process process(server_, "endless", {}, {"WORK_SERVICE_GRACE_PERIOD=1s"});
     ASSERT_TRUE(eventually([&] { return !status.keys("_suspect.>").empty(); })) << process.log();
     process.signal(SIGTERM);
     ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
@@ -1291,13 +1414,49 @@ TEST_F(WorkerTest, AWorkerProcessSaysWhatItPromisesAndStopsCleanlyOnSigterm) {
 
 TEST_F(WorkerTest, AServerThatHangsDoesNotOutlastTheGracePeriod) {
   for (int i = 0; i < 200; ++i) send(std::to_string(i));
-  Process process(server_, "slow", {}, "1s");
+  Process process(server_, "slow", {}, {"WORK_SERVICE_GRACE_PERIOD=1s"});
   ASSERT_TRUE(eventually([&] { return stored("OUT") > 10; })) << process.log();
   server_.kill(SIGSTOP);
   process.signal(SIGTERM);
   EXPECT_TRUE(eventually([&] { return process.ended(); }, 6s)) << process.log();
   EXPECT_EQ(process.exit_status(), 0) << process.log();
   server_.kill(SIGCONT);
+}
+
+TEST(WorkerProcess, ExitsSoThatANewOneCanConnectWhenItsConnectionIsClosedForGood) {
+  NatsServer server({}, "authorization { user: alice, password: rabbit-hole }");
+  Process process(server, "normal", {}, {"NATS_USER=alice", "NATS_PASSWORD=rabbit-hole"});
+  ASSERT_TRUE(eventually([&] { return process.log().find(R"("message":"ready")") != std::string::npos; }))
+      << process.log();
+  server.kill();
+  server.set_config("authorization { user: alice, password: looking-glass }");
+  server.start();
+  ASSERT_TRUE(eventually([&] { return process.ended(); })) << process.log();
+  EXPECT_EQ(process.exit_status(), 70) << process.log();
+}
+
+TEST_F(WorkerTest, AWorkerProcessPurgesObjectsThatNobodyFinished) {
+  connection_.publish("$O.TEST_FILES.C.of-the-dead", "chunk", "");
+  Process process(server_, "normal", {}, {"NATS_GARBAGE_EVERY=50ms", "NATS_GARBAGE_AGE=1ms"});
+  EXPECT_TRUE(eventually([&] { return stored("OBJ_TEST_FILES") == 0; })) << process.log();
+}
+
+TEST(WorkerProcess, SaysOnceThatItWaitsForJetStream) {
+  NatsServer server(
+      {}, "authorization { users: [{ user: alice, password: a, permissions: { publish: { deny: \"$JS.API.>\" } } }] }");
+  Process process(server, "normal", {}, {"NATS_USER=alice", "NATS_PASSWORD=a"});
+  const auto count = [&](std::string_view text) {
+    const std::string log = process.log();
+    int count = 0;
+    for (auto at = log.find(text); at != std::string::npos; at = log.find(text, at + 1)) ++count;
+    return count;
+  };
+  // Two tries at least: each ends in a refusal that the library reports.
+  ASSERT_TRUE(eventually([&] { return count("Permissions Violation") >= 2; })) << process.log();
+  EXPECT_EQ(count("waiting for JetStream"), 1) << process.log();
+  process.signal(SIGTERM);
+  ASSERT_TRUE(eventually([&] { return process.ended(); }));
+  EXPECT_EQ(process.exit_status(), 0) << process.log();
 }
 
 TEST_F(WorkerTest, ChecksAndExitsWhenAsked) {

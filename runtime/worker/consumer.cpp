@@ -4,10 +4,14 @@
 #include <charconv>
 #include <vector>
 
+#include "nats/replies.hpp"
+#include "pipegen/json.hpp"
 #include "pipegen/log.hpp"
 
 namespace pipegen::worker {
 namespace {
+
+using std::chrono::milliseconds;
 
 constexpr std::int64_t kNanosPerMilli = 1'000'000;
 
@@ -19,10 +23,27 @@ std::string_view header_of(const natsMsg* message, const char* name) {
                                                                                    : std::string_view();
 }
 
+std::uint64_t read_floor(json::Reader& in) {
+  static constexpr json::Field kFields[] = {{"ack_floor", json::kOptional}};
+  static constexpr json::Field kFloorFields[] = {{"stream_seq", json::kOptional}};
+  std::uint64_t sequence = 0;
+  for (json::Object fields(in, kFields); fields.next();) {
+    for (json::Object floor(in, kFloorFields); floor.next();)
+      sequence = static_cast<std::uint64_t>(in.int64({.min = 0}));
+  }
+  return sequence;
+}
+
 }  // namespace
 
 PullConsumer::PullConsumer(nats::Connection& connection, const Stage& stage, Options options)
-    : connection_(connection), stage_(stage), options_(options) {}
+    : connection_(connection), stage_(stage), options_(options), limits_(options) {
+  if (Metrics* metrics = connection.handles().metrics; metrics != nullptr) {
+    recreated_ =
+        &metrics->counter("pipegen_consumer_recreations_total",
+                          "Times that the durable consumer was gone and was made again.", {{"stage", stage.name}});
+  }
+}
 
 void PullConsumer::ensure() {
   auto& handles = connection_.handles();
@@ -40,13 +61,27 @@ void PullConsumer::ensure() {
   wanted.MaxAckPending = options_.max_ack_pending;
   wanted.FilterSubject = stage_.filter_subject.empty() ? nullptr : stage_.filter_subject.c_str();
 
-  nats::ConsumerInfo info;
   jsErrCode code = static_cast<jsErrCode>(0);
-  natsStatus status =
+  nats::StreamInfo stream;
+  natsStatus status = js_GetStreamInfo(stream.out(), handles.consume_js, stage_.stream.c_str(), nullptr, &code);
+  if (status != NATS_OK) nats::throw_status(status, code, "stream " + stage_.stream);
+  if (stream->Created != stream_created_) floor_ = std::make_shared<Floor>();
+  const bool was_there = stream_created_ != 0;
+  stream_created_ = stream->Created;
+
+  nats::ConsumerInfo info;
+  status =
       js_GetConsumerInfo(info.out(), handles.consume_js, stage_.stream.c_str(), stage_.durable.c_str(), nullptr, &code);
   if (status == NATS_NOT_FOUND) {
+    // A work queue has only what nobody has done, and takes no other policy.
+    if (const auto floor = floor_->sequence.load(); floor > 0 && stream->Config->Retention != js_WorkQueuePolicy) {
+      wanted.DeliverPolicy = js_DeliverByStartSequence;
+      wanted.OptStartSeq = floor + 1;
+    }
     status = js_AddConsumer(info.out(), handles.consume_js, stage_.stream.c_str(), &wanted, nullptr, &code);
     if (status != NATS_OK) nats::throw_status(status, code, "cannot create " + what);
+    limits_ = Limits(options_);
+    if (was_there && recreated_ != nullptr) recreated_->add();
     return;
   }
   if (status != NATS_OK) nats::throw_status(status, code, "cannot look up " + what);
@@ -69,10 +104,25 @@ void PullConsumer::ensure() {
     differs("filter_subject", or_none(or_empty(found.FilterSubject)), or_none(stage_.filter_subject));
   }
   if (found.BackOffLen > 0) differs("backoff", "one of the server's", "none (the worker does it)");
+  // By start sequence is what a worker makes when it was deleted.
+  if (found.DeliverPolicy != js_DeliverAll && found.DeliverPolicy != js_DeliverByStartSequence)
+    differs("deliver_policy", "one that leaves messages out", "all");
+  if (found.HeadersOnly) differs("headers_only", "true", "false");
+  if (found.ReplayPolicy != js_ReplayInstant) differs("replay_policy", "original", "instant");
+  if (found.InactiveThreshold > 0) differs("inactive_threshold", "one, so that the server deletes it", "none");
   if (!differences.empty()) {
     throw ConfigError("the " + what +
                       " exists with other settings; give the stage another `consumer:` name or delete it" +
                       differences);
+  }
+  limits_ = Limits(options_);
+  if (found.MaxRequestBatch > 0) limits_.batch = static_cast<std::size_t>(found.MaxRequestBatch);
+  if (found.MaxRequestMaxBytes > 0) {
+    limits_.max_bytes = std::min(limits_.max_bytes, static_cast<std::size_t>(found.MaxRequestMaxBytes));
+  }
+  if (found.MaxRequestExpires > 0) {
+    limits_.expires = std::min(limits_.expires, milliseconds(found.MaxRequestExpires / kNanosPerMilli));
+    limits_.heartbeat = std::min(limits_.heartbeat, limits_.expires / 2);
   }
   if (found.AckWait == wanted.AckWait && found.MaxDeliver <= 0 && found.MaxAckPending == wanted.MaxAckPending) return;
   jsConsumerConfig mended = found;  // keeps what others set: description, replicas, limits of requests
@@ -98,25 +148,49 @@ void PullConsumer::bind() {
   subscription_ = std::move(subscription);
   outstanding_ = 0;
   silences_ = 0;
+  heard_ = false;
   trouble_.clear();
 }
 
+/// Asks without waiting, so that the fetching goes on.
+void PullConsumer::note_floor() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now - floor_asked_ < options_.note_every || floor_->asked || !connection_.connected()) return;
+  floor_asked_ = now;
+  floor_->asked = true;
+  connection_.handles().consume_replies->send("$JS.API.CONSUMER.INFO." + stage_.stream + "." + stage_.durable, {}, {},
+                                              [floor = floor_](natsStatus status, const nats::Message& answer) {
+                                                if (status == NATS_OK) {
+                                                  try {
+                                                    const auto sequence =
+                                                        json::parse(nats::payload_of(answer.get()), read_floor);
+                                                    if (sequence > 0) floor->sequence = sequence;
+                                                  } catch (const Error&) {
+                                                    // Then what was noted before still holds.
+                                                  }
+                                                }
+                                                floor->asked = false;
+                                              });
+}
+
 void PullConsumer::request(std::size_t batch) {
+  batch = std::min(batch, limits_.batch);
   request_inbox_ = inbox_ + "." + std::to_string(++request_number_);
   const std::string subject = "$JS.API.CONSUMER.MSG.NEXT." + stage_.stream + "." + stage_.durable;
   const std::string body = "{\"batch\":" + std::to_string(batch) +
-                           ",\"max_bytes\":" + std::to_string(options_.max_bytes) +
-                           ",\"expires\":" + std::to_string(options_.expires.count() * kNanosPerMilli) +
-                           ",\"idle_heartbeat\":" + std::to_string(options_.heartbeat.count() * kNanosPerMilli) + "}";
+                           ",\"max_bytes\":" + std::to_string(limits_.max_bytes) +
+                           ",\"expires\":" + std::to_string(limits_.expires.count() * kNanosPerMilli) +
+                           ",\"idle_heartbeat\":" + std::to_string(limits_.heartbeat.count() * kNanosPerMilli) + "}";
   const natsStatus status =
       natsConnection_PublishRequest(connection_.handles().consume, subject.c_str(), request_inbox_.c_str(), body.data(),
                                     static_cast<int>(body.size()));
   if (status != NATS_OK) return lose(std::string("cannot ask for messages: ") + natsStatus_GetText(status));
-  outstanding_ = batch;
+  outstanding_ = requested_ = batch;
   last_heard_ = std::chrono::steady_clock::now();
 }
 
 nats::Message PullConsumer::next(std::chrono::milliseconds patience) {
+  note_floor();
   nats::Message message;
   const natsStatus status = natsSubscription_NextMsg(message.out(), subscription_.get(), patience.count());
   if (status == NATS_OK) {
@@ -124,6 +198,7 @@ nats::Message PullConsumer::next(std::chrono::milliseconds patience) {
     last_heard_ = std::chrono::steady_clock::now();
     if (or_empty(natsMsg_GetReply(message.get())).starts_with("$JS.ACK.")) {
       if (outstanding_ > 0) --outstanding_;
+      heard_ = true;
       return message;
     }
     take_status(message.get());
@@ -141,8 +216,10 @@ nats::Message PullConsumer::next(std::chrono::milliseconds patience) {
 
 void PullConsumer::take_status(const natsMsg* message) {
   const std::string_view code = header_of(message, "Status"), text = header_of(message, "Description");
+  if (code == "100" || code == "404" || code == "408") heard_ = true;
   if (code == "100") return;                                            // heartbeat
   if (or_empty(natsMsg_GetSubject(message)) != request_inbox_) return;  // of a request that is over
+  const bool nothing_came = outstanding_ == requested_;
   outstanding_ = 0;
   if (code == "503") return lose("nobody answers for the consumer");
   if (code == "409" && (text.starts_with("Consumer Deleted") || text.starts_with("Consumer is push"))) {
@@ -150,7 +227,7 @@ void PullConsumer::take_status(const natsMsg* message) {
   }
   if (code != "404" && code != "408" && code != "409") {
     lose("the server refused a request for messages: " + std::string(code) + " " + std::string(text));
-  } else if (text.starts_with("Exceeded")) {
+  } else if (text.starts_with("Exceeded") || (nothing_came && text.starts_with("Message Size"))) {
     lose("the server refused a request for messages: " + std::string(text));
   }
 }
@@ -165,7 +242,7 @@ void PullConsumer::check_silence() {
     outstanding_ = 0;
     return;
   }
-  if (outstanding_ == 0 || std::chrono::steady_clock::now() - last_heard_ < options_.heartbeat * 5 / 2) return;
+  if (outstanding_ == 0 || std::chrono::steady_clock::now() - last_heard_ < limits_.heartbeat * 5 / 2) return;
   outstanding_ = 0;
   if (++silences_ >= 2) lose("no heartbeat came");
 }

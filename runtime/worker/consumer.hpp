@@ -1,9 +1,12 @@
 // The durable pull consumer of a stage: made or compared, asked for messages, and noticed when it goes silent.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <limits>
+#include <memory>
 #include <string>
 
 #include "nats/handles.hpp"
@@ -21,17 +24,22 @@ class PullConsumer {
     std::chrono::milliseconds heartbeat{1'000};  // at most half of `expires`
     std::size_t max_bytes = 64u << 20;           // of one batch
     std::int64_t max_ack_pending = 20'000;
+    std::chrono::milliseconds note_every{10'000};  // how far everything is acked, for a consumer that is deleted
   };
   PullConsumer(nats::Connection& connection, const Stage& stage, Options options);
 
   /// Creates the durable consumer, or compares the one that is there; what may change while it runs (ack_wait, limits)
-  /// is updated. Throws ConfigError with the differences, Unavailable.
+  /// is updated. One that was deleted is made again behind what is known to be acked, or a stream that keeps its
+  /// messages would give all of them once more. Throws ConfigError with the differences, Unavailable.
   void ensure();
   /// ensure(), then subscribes to what requests will bring.
   void bind();
   bool bound() const { return static_cast<bool>(subscription_); }
+  /// Whether a request was served since bind(), if only with the news that there is nothing.
+  bool heard() const { return heard_; }
 
-  /// Asks for `batch` messages. They come through next() one by one as they are there.
+  /// Asks for `batch` messages, or as many as the consumer allows in one request. They come through next() one by one
+  /// as they are there.
   void request(std::size_t batch);
   /// Messages that were asked for and may still come. Zero: time for a new request.
   std::size_t outstanding() const { return outstanding_; }
@@ -45,6 +53,23 @@ class PullConsumer {
   void close(const std::function<void(nats::Message)>& leftover);
 
  private:
+  /// Of one request: what the options say, as far as the consumer that is there allows it.
+  struct Limits {
+    explicit Limits(const Options& options)
+        : expires(options.expires), heartbeat(options.heartbeat), max_bytes(options.max_bytes) {}
+    std::size_t batch = std::numeric_limits<std::size_t>::max();
+    std::chrono::milliseconds expires;
+    std::chrono::milliseconds heartbeat;
+    std::size_t max_bytes;
+  };
+
+  /// All up to `sequence` is acked. Written when the server's answer comes, by a thread of the library.
+  struct Floor {
+    std::atomic<std::uint64_t> sequence = 0;
+    std::atomic<bool> asked = false;
+  };
+
+  void note_floor();
   void take_status(const natsMsg* message);
   void check_silence();
   void lose(std::string why);
@@ -52,15 +77,22 @@ class PullConsumer {
   nats::Connection& connection_;
   Stage stage_;
   Options options_;
+  Limits limits_;
   nats::Subscription subscription_;
   std::string inbox_;
   std::uint64_t request_number_ = 0;
   std::string request_inbox_;
+  std::size_t requested_ = 0;
   std::size_t outstanding_ = 0;
+  bool heard_ = false;
   int silences_ = 0;
   bool was_away_ = false;
   std::chrono::steady_clock::time_point last_heard_{};
   std::string trouble_;
+  std::shared_ptr<Floor> floor_ = std::make_shared<Floor>();
+  std::chrono::steady_clock::time_point floor_asked_{};
+  std::int64_t stream_created_ = 0;  // sequences of another stream of this name mean nothing
+  Counter* recreated_ = nullptr;
 };
 
 }  // namespace pipegen::worker

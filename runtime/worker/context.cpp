@@ -6,15 +6,6 @@
 #include <system_error>
 
 namespace pipegen::worker {
-namespace {
-
-/// Text as a part of an object's name: short, printable, without a slash of its own.
-std::string name_part(std::string_view text) {
-  std::string token = KeyValue::key_token(text);
-  return token.size() <= 200 ? token : Uuid::derived(text).to_string();
-}
-
-}  // namespace
 
 Stores::Stores(nats::Connection& connection, const Topology& topology) {
   for (const BucketSpec& bucket : topology.object_buckets) {
@@ -62,8 +53,9 @@ void CallContext::set_workflow(std::string_view workflow_id) {
 }
 
 std::string CallContext::output_key(std::string_view extension) {
-  std::string key = message_.workflow_id.empty() ? std::string() : name_part(message_.workflow_id) + "/";
-  key += stage_.name + "/" + name_part(message_.id);
+  // Tokens of keys are good parts of an object's name too: short, printable, without a slash of their own.
+  std::string key = message_.workflow_id.empty() ? std::string() : KeyValue::key_token(message_.workflow_id) + "/";
+  key += stage_.name + "/" + KeyValue::key_token(message_.id);
   if (++output_keys_ > 1) key += "-" + std::to_string(output_keys_);
   if (!extension.empty()) key.append(".").append(extension);
   return key;

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "http/service.hpp"
+#include "nats/garbage.hpp"
 #include "nats/handles.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/log.hpp"
@@ -99,12 +100,20 @@ void log_promises(nats::Connection& connection, const Stage& stage, const Logger
                          {"dead_letters", stage.dead_letter_subject}});
 }
 
+/// Only a new connection can go on, and whoever runs the service starts a new process.
+void exit_if_closed_for_good(const nats::Connection& connection, const Logger& log) {
+  if (!connection.closed_for_good()) return;
+  log.error("the process exits so that a new one can connect");
+  ::_exit(kExitSoftware);
+}
+
 int run(const Settings& settings, std::string_view service, bool check_only,
         const std::function<Stage(const Settings&)>& make_stage) {
   const Logger log;
   const Stage stage = make_stage(settings);
   worker::WorkerOptions options;
   options.grace_period = settings.duration(stage.section + ".grace_period", options.grace_period);
+  options.deadline_grace = settings.duration(stage.section + ".deadline_grace", options.deadline_grace);
   StopSignal stop(options.grace_period);
 
   if (check_only) {
@@ -126,7 +135,9 @@ int run(const Settings& settings, std::string_view service, bool check_only,
                     });
   log.info("admin endpoints are served", {{"admin_port", admin.port()}});
 
-  nats::Connection connection(nats::options_from(settings, service), milliseconds(0));
+  nats::ConnectionOptions connection_options = nats::options_from(settings, service);
+  connection_options.metrics = &metrics;
+  nats::Connection connection(connection_options, milliseconds(0));
   worker::Worker worker(connection, stage, settings, metrics, options);
   for (milliseconds delay(250);; delay = std::min<milliseconds>(delay * 2, std::chrono::seconds(5))) {
     try {
@@ -138,6 +149,7 @@ int run(const Settings& settings, std::string_view service, bool check_only,
       break;
     } catch (const Unavailable& error) {
       log.warning("cannot start yet", {{"reason", error.what()}});
+      exit_if_closed_for_good(connection, log);
       if (stop.wait(delay)) return 0;
     }
   }
@@ -145,14 +157,17 @@ int run(const Settings& settings, std::string_view service, bool check_only,
     const std::lock_guard lock(running_mutex);
     running = &worker;
   }
+  nats::GarbageCollector garbage(connection, stage.topology, metrics, nats::GarbageCollector::options_from(settings));
   bool was_ready = false;
-  while (!stop.wait(was_ready ? std::chrono::hours(1) : milliseconds(20))) {
+  while (!stop.wait(milliseconds(was_ready ? 1'000 : 20))) {
+    exit_if_closed_for_good(connection, log);
     if (!was_ready && worker.readiness().ready) {
       was_ready = true;
       log.info("ready");
     }
   }
   log.info("stopping");
+  garbage.request_stop();
   const bool clean = worker.stop();
   log.info("stopped");
   // Without a server, or with a handler that goes on, there is nothing that destructors could wait for in time.

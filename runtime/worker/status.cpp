@@ -1,6 +1,7 @@
 #include "worker/status.hpp"
 
 #include "core/json_text.hpp"
+#include "http/status.hpp"
 #include "pipegen/json.hpp"
 
 namespace pipegen::worker {
@@ -13,8 +14,7 @@ std::string bucket_name(const Topology& topology, const std::string& name) {
 }
 
 std::string status_key(const std::string& workflow_id, const Stage& stage, const std::string& message_id) {
-  return KeyValue::key_token(workflow_id) + "." + KeyValue::key_token(stage.name) + "." +
-         KeyValue::key_token(message_id);
+  return http::status_key(workflow_id, stage.name, message_id);
 }
 
 std::string shortened(std::string_view reason) {

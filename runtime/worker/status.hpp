@@ -15,7 +15,7 @@ namespace pipegen::worker {
 /// The name on the server of a key-value bucket that the schema calls `name`.
 std::string bucket_name(const Topology& topology, const std::string& name);
 
-/// "<workflow>.<stage>.<message>"; see key_token().
+/// The key that the API looks for: see http::status_key().
 std::string status_key(const std::string& workflow_id, const Stage& stage, const std::string& message_id);
 
 /// At most 2 KiB of a reason, cut between code points.

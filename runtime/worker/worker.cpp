@@ -207,7 +207,6 @@ void Worker::fetch() {
     if (!consumer_.bound()) {
       try {
         consumer_.bind();
-        delay = options_.hold_first;
         log_.info("the consumer is back", {{"consumer", stage_.durable}});
         const std::lock_guard lock(mutex_);
         fetch_trouble_.clear();
@@ -237,8 +236,14 @@ void Worker::fetch() {
     }
     if (!consumer_.bound()) {
       log_.warning("the consumer went away", {{"consumer", stage_.durable}, {"reason", consumer_.trouble()}});
-      const std::lock_guard lock(mutex_);
+      std::unique_lock lock(mutex_);
       fetch_trouble_ = consumer_.trouble();
+      if (consumer_.heard()) {
+        delay = options_.hold_first;
+      } else {  // one that can be bound and serves nothing
+        changed_.wait_for(lock, jittered(delay), [&] { return stopping_; });
+        delay = std::min(delay * 2, options_.hold_most);
+      }
     }
   }
   consumer_.close([this](nats::Message message) {

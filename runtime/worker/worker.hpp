@@ -36,10 +36,12 @@ namespace pipegen::worker {
 
 /// What every worker does the same; tests make it faster.
 struct WorkerOptions {
-  std::chrono::milliseconds grace_period{25'000};   // of stop()
-  std::chrono::milliseconds deadline_grace{5'000};  // a handler's, to react to its deadline
-  std::chrono::milliseconds hold_first{500};        // between tries while something is away: this …
-  std::chrono::milliseconds hold_most{10'000};      // … doubled up to this
+  std::chrono::milliseconds grace_period{25'000};  // of stop()
+  // A handler's, to react to its deadline. Longer than an object's last acks (10 s) and the purge of what was written
+  // of it (5 s), which do not react to the stop token: a server that elects a leader is not the handler's fault.
+  std::chrono::milliseconds deadline_grace{20'000};
+  std::chrono::milliseconds hold_first{500};    // between tries while something is away: this …
+  std::chrono::milliseconds hold_most{10'000};  // … doubled up to this
   std::size_t most_in_hand = 1'000;
   std::size_t most_bytes_in_hand = 64u << 20;
   PullConsumer::Options consumer{};

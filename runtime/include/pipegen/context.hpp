@@ -66,6 +66,7 @@ class Context {
   /// A scratch folder of this call, removed after it.
   virtual std::filesystem::path scratch() = 0;
 
+  /// These block and throw like ObjectStore's.
   template <typename Bucket>
   Bytes get(const ObjectKey<Bucket>& key) {
     return objects(Bucket::kName).get(key.name);

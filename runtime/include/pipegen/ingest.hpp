@@ -79,7 +79,8 @@ struct IngestApi {
   std::string_view openapi{};  // the document that /openapi.json answers
 };
 
-/// Like run_worker: settings, logging, connection, topology, then HTTP until SIGTERM or SIGINT. Same exit statuses.
+/// Like run_worker: settings, logging, connection, topology, then HTTP until SIGTERM or SIGINT. Same exit statuses: 0,
+/// 78 it cannot start, 70 the NATS server closed the connection for good.
 int run_ingest_api(int argc, char** argv, std::string_view service,
                    const std::function<IngestApi(const Settings& settings)>& make_api);
 

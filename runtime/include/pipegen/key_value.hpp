@@ -19,8 +19,10 @@ class Connection;
 }
 
 /// One bucket. Cheap to make; thread safe. Keys: [-/_=.a-zA-Z0-9]+, no leading or trailing dot; see key_token().
-/// Reads ask the stream's leader, so they see every write that was acknowledged before. Every call may throw
-/// Unavailable.
+/// Reads ask the stream's leader, so they see every write that was acknowledged before. Every call blocks until the
+/// server answered, and throws ConfigError when there is no such bucket, Unavailable when the server is away (after 2 s
+/// without a connection), does not answer (after 5 s; a write may be stored all the same) or has no room, and
+/// PermanentError for a key that is none or a value larger than the server's max_payload.
 class KeyValue {
  public:
   struct Entry {
@@ -48,7 +50,9 @@ class KeyValue {
   std::vector<std::string> keys(std::string_view filter);
   std::vector<Entry> entries(std::string_view filter);
 
-  /// Any text as one token of a key: letters, digits, '-' and '_' stay, every other octet becomes "=XX".
+  /// Any text as one token of a key, 200 characters at most: letters, digits, '-' and '_' stay, every other octet
+  /// becomes "=XX". What would be longer becomes "=h" and a digest of the text: the server closes a connection that
+  /// publishes to a subject of 4 KiB.
   static std::string key_token(std::string_view text);
 
  private:

@@ -19,6 +19,8 @@
 
 namespace pipegen {
 
+class Metrics;
+
 enum class Retention { kLimits, kInterest, kWorkQueue };
 enum class Storage { kFile, kMemory };
 /// What a full stream does: refuse the new message (the publisher gets an error), or drop the oldest.
@@ -68,6 +70,8 @@ struct ConnectionOptions {
   std::string name{};
   std::optional<std::string> user{}, password{}, token{}, credentials_file{};
   std::optional<std::string> tls_ca_file{}, tls_certificate_file{}, tls_key_file{};
+  /// Counts reconnects and octets of objects, if set. Must outlive the connection.
+  Metrics* metrics = nullptr;
 };
 ConnectionOptions options_from(const Settings& settings, std::string_view service_name);
 
@@ -97,13 +101,17 @@ class Connection {
   Connection& operator=(const Connection&) = delete;
 
   bool connected() const;
+  /// True when the server refused something so that this connection never comes back (other credentials, a protocol
+  /// error): only a new Connection can go on.
+  bool closed_for_good() const;
   /// Called from a thread of the library at every change of connected().
   void on_change(std::function<void(bool connected)> callback);
   std::int64_t max_payload() const;
 
-  /// Publishes and waits for the stream's ack. Throws Unconfirmed (sent, but no answer), any other Unavailable (not
-  /// stored: no connection, no responders, stream full) or PermanentError (larger than max_payload). Give `message_id`:
-  /// a publish that timed out may still arrive.
+  /// Publishes and waits for the stream's ack, 5 s at most. Throws Unconfirmed (sent, but no answer), any other
+  /// Unavailable (not stored: no connection, no responders, stream full) or PermanentError (larger than max_payload or
+  /// the stream's max_msg_size; no subject that can be published to, or one of more than 3 KiB). Give `message_id`: a
+  /// publish that timed out may still arrive.
   PublishAck publish(std::string_view subject, std::string_view payload, std::string_view message_id,
                      const Headers& headers = {});
 
@@ -121,9 +129,11 @@ class Connection {
   std::unique_ptr<Handles> handles_;
 };
 
-/// Creates what is missing and compares what is there. Throws ConfigError with the difference, one line per setting,
-/// when something exists with other settings, when two streams claim a subject, or when the combination is unsafe (a
-/// work queue that discards old messages).
+/// Creates what is missing and compares what is there. A stream that lacks subjects, or whose duplicate window is
+/// shorter, is extended; more than that is fine. Throws ConfigError with the difference, one line per setting, when
+/// something exists with other settings or with limits that lose messages (one message per subject, no acks), when two
+/// streams claim a subject, or when the combination is unsafe (a work queue that discards old messages). Throws
+/// Unavailable. Blocks; several services may call it at the same time.
 void ensure(Connection& connection, const Topology& topology);
 
 }  // namespace nats

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace pipegen::testing {
@@ -44,6 +45,8 @@ class NatsServer {
   void kill(int signal = SIGKILL);
   /// Starts it again, on the same port and data.
   void start();
+  /// For the next start().
+  void set_config(std::string config) { config_ = std::move(config); }
 
  private:
   std::string log() const;

@@ -17,6 +17,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
           .name = settings.text("nats.thumbnails_stream_name", "THUMBNAILS"),
           .subjects = {settings.text("nats.thumbnail_created_subject", "thumbnail.created")},
           .max_age = std::chrono::hours(1),
+          .duplicate_window = std::chrono::minutes(13),
       },
       {
           .name = "THUMBS_DLQ",

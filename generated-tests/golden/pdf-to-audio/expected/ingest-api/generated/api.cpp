@@ -18,6 +18,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
           .subjects = {settings.text("nats.final_audio_created_subject", "final.audio.created")},
           .max_age = std::chrono::hours(168),
           .max_bytes = 67108864,
+          .duplicate_window = std::chrono::minutes(63),
       },
       {
           .name = settings.text("nats.pdf_stream_name", "PDF_JOBS"),

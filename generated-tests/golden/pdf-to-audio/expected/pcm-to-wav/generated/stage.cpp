@@ -19,6 +19,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
           .retention = pipegen::Retention::kWorkQueue,
           .max_age = std::chrono::hours(24),
           .max_bytes = 268435456,
+          .duplicate_window = std::chrono::minutes(13),
       },
       {
           .name = settings.text("nats.wav_stream_name", "WAV_PROCESSING"),
@@ -26,6 +27,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
           .retention = pipegen::Retention::kWorkQueue,
           .max_age = std::chrono::hours(24),
           .max_bytes = 268435456,
+          .duplicate_window = std::chrono::minutes(13),
       },
       {
           .name = "PDF_TO_AUDIO_DLQ",

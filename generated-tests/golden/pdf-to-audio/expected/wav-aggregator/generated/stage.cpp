@@ -18,6 +18,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
           .subjects = {settings.text("nats.final_audio_created_subject", "final.audio.created")},
           .max_age = std::chrono::hours(168),
           .max_bytes = 67108864,
+          .duplicate_window = std::chrono::minutes(63),
       },
       {
           .name = settings.text("nats.wav_stream_name", "WAV_PROCESSING"),
@@ -25,6 +26,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
           .retention = pipegen::Retention::kWorkQueue,
           .max_age = std::chrono::hours(24),
           .max_bytes = 268435456,
+          .duplicate_window = std::chrono::minutes(13),
       },
       {
           .name = "PDF_TO_AUDIO_DLQ",
