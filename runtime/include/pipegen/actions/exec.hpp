@@ -29,9 +29,9 @@ struct ExecResult {
 
 /// Runs the program until it ends, at the latest until the context's stop token is triggered: then its whole process
 /// group is ended. Objects go through files: memory stays flat. The output is stored when the program ended with 0.
-/// Throws PermanentError (no such program, it ended with 65, EX_DATAERR, its text is too large or not UTF-8),
-/// TransientError (any other exit status, with the last lines of standard error), ConfigError (the setting program
-/// cannot be read), Cancelled, and what the object store throws.
+/// Throws PermanentError (it ended with 65, EX_DATAERR, its text is too large or not UTF-8), TransientError (any other
+/// exit status, with the last lines of standard error), ConfigError (the setting program cannot be read, or there is no
+/// such program), Cancelled, and what the object store throws.
 ExecResult exec(Context& context, const Exec& options);
 
 }  // namespace pipegen::actions
