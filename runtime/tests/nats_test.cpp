@@ -516,6 +516,11 @@ TEST(NatsEnsure, AddsWhatAnotherServiceDoesNotKnowOfWhoeverComesFirst) {
     nats::StreamInfo info;
     ASSERT_EQ(js_GetStreamInfo(info.out(), connection.handles().consume_js, stream.c_str(), nullptr, nullptr), NATS_OK);
     EXPECT_EQ(info->Config->Duplicates, std::chrono::nanoseconds(10min).count());
+    StreamSpec slow = two;
+    slow.duplicate_window = 20min;
+    nats::ensure(connection, {.streams = {slow}});
+    ASSERT_EQ(js_GetStreamInfo(info.out(), connection.handles().consume_js, stream.c_str(), nullptr, nullptr), NATS_OK);
+    EXPECT_EQ(info->Config->Duplicates, std::chrono::nanoseconds(20min).count());
   }
 }
 

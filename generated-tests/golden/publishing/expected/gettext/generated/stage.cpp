@@ -16,11 +16,13 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
       {
           .name = settings.text("nats.changes_stream_name", "CHANGES"),
           .subjects = {pipegen::subject_filter(settings.text("nats.any_changed_subject", "any.{event}.{class}.changed")), pipegen::subject_filter(settings.text("nats.copied_subject", "copied.{region}")), pipegen::subject_filter(settings.text("nats.joined_subject", "joined.{voice}.{group}")), pipegen::subject_filter(settings.text("nats.region_changed_subject", "region.{region}.{source}.changed"))},
+          .duplicate_window = std::chrono::minutes(13),
       },
       {
           .name = settings.text("nats.speech_stream_name", "SPEECH"),
           .subjects = {pipegen::subject_filter(settings.text("nats.spoken_subject", "spoken.{kind}.{region}"))},
           .retention = pipegen::Retention::kInterest,
+          .duplicate_window = std::chrono::minutes(13),
       },
       {
           .name = "PUBLISHING_DLQ",

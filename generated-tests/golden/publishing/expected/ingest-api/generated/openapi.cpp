@@ -15,6 +15,11 @@ const std::string_view kOpenApi = R"openapi({
       "post": {
         "operationId": "publish_ReadingTaken",
         "summary": "Publishes a ReadingTaken.",
+        "parameters": [
+          {
+            "$ref": "#/components/parameters/IdempotencyKey"
+          }
+        ],
         "requestBody": {
           "required": true,
           "content": {
@@ -27,68 +32,113 @@ const std::string_view kOpenApi = R"openapi({
         },
         "responses": {
           "202": {
-            "description": "Accepted: the message is stored in its stream.",
-            "headers": {
-              "Location": {
-                "schema": {
-                  "type": "string"
-                }
-              }
-            },
+            "$ref": "#/components/responses/Published"
+          },
+          "400": {
+            "$ref": "#/components/responses/Malformed"
+          },
+          "408": {
+            "$ref": "#/components/responses/TooSlow"
+          },
+          "409": {
+            "$ref": "#/components/responses/InProgress"
+          },
+          "413": {
+            "$ref": "#/components/responses/TooLarge"
+          },
+          "415": {
+            "$ref": "#/components/responses/WrongMediaType"
+          },
+          "422": {
+            "$ref": "#/components/responses/Invalid"
+          },
+          "500": {
+            "$ref": "#/components/responses/Failed"
+          },
+          "503": {
+            "$ref": "#/components/responses/Unavailable"
+          }
+        }
+      }
+    },
+    "/health": {
+      "get": {
+        "operationId": "health",
+        "summary": "Whether the service is alive.",
+        "responses": {
+          "200": {
+            "description": "It is.",
             "content": {
               "application/json": {
                 "schema": {
-                  "$ref": "#/components/schemas/Accepted"
+                  "type": "object",
+                  "properties": {
+                    "status": {
+                      "type": "string"
+                    }
+                  }
                 }
               }
             }
-          },
-          "400": {
-            "description": "The body is not JSON.",
+          }
+        }
+      }
+    },
+    "/ready": {
+      "get": {
+        "operationId": "ready",
+        "summary": "Whether the service can do its work now.",
+        "responses": {
+          "200": {
+            "description": "It can.",
             "content": {
-              "application/problem+json": {
+              "application/json": {
                 "schema": {
-                  "$ref": "#/components/schemas/Problem"
-                }
-              }
-            }
-          },
-          "413": {
-            "description": "The body is larger than allowed.",
-            "content": {
-              "application/problem+json": {
-                "schema": {
-                  "$ref": "#/components/schemas/Problem"
-                }
-              }
-            }
-          },
-          "415": {
-            "description": "The media type is not application/json.",
-            "content": {
-              "application/problem+json": {
-                "schema": {
-                  "$ref": "#/components/schemas/Problem"
-                }
-              }
-            }
-          },
-          "422": {
-            "description": "A field is wrong.",
-            "content": {
-              "application/problem+json": {
-                "schema": {
-                  "$ref": "#/components/schemas/Problem"
+                  "type": "object",
+                  "properties": {
+                    "status": {
+                      "type": "string"
+                    }
+                  }
                 }
               }
             }
           },
           "503": {
-            "description": "The message cannot be stored now; try again later.",
+            "$ref": "#/components/responses/Unavailable"
+          }
+        }
+      }
+    },
+    "/metrics": {
+      "get": {
+        "operationId": "metrics",
+        "summary": "Metrics for Prometheus.",
+        "responses": {
+          "200": {
+            "description": "In Prometheus' text format.",
             "content": {
-              "application/problem+json": {
+              "text/plain": {
                 "schema": {
-                  "$ref": "#/components/schemas/Problem"
+                  "type": "string"
+                }
+              }
+            }
+          }
+        }
+      }
+    },
+    "/openapi.json": {
+      "get": {
+        "operationId": "openapi",
+        "summary": "This document.",
+        "responses": {
+          "200": {
+            "description": "OpenAPI 3.1.",
+            "content": {
+              "application/json": {
+                "schema": {
+                  "type": "object"
                 }
               }
             }
@@ -128,8 +178,21 @@ const std::string_view kOpenApi = R"openapi({
                 }
               }
             }
+          },
+          "state": {
+            "enum": [
+              "running",
+              "completed",
+              "failed"
+            ]
           }
-        }
+        },
+        "required": [
+          "type",
+          "title",
+          "status",
+          "detail"
+        ]
       },
       "Accepted": {
         "type": "object",
@@ -152,6 +215,106 @@ const std::string_view kOpenApi = R"openapi({
           "message_id",
           "status",
           "timestamp"
+        ]
+      },
+      "Status": {
+        "type": "object",
+        "properties": {
+          "workflow_id": {
+            "type": "string"
+          },
+          "state": {
+            "enum": [
+              "running",
+              "completed",
+              "failed"
+            ]
+          },
+          "accepted_at": {
+            "type": "string",
+            "format": "date-time"
+          },
+          "updated_at": {
+            "type": "string",
+            "format": "date-time"
+          },
+          "stages": {
+            "type": "array",
+            "items": {
+              "type": "object",
+              "description": "Messages made for the stage so far, and what has become of them.",
+              "properties": {
+                "stage": {
+                  "type": "string"
+                },
+                "expected": {
+                  "type": "integer",
+                  "minimum": 0
+                },
+                "done": {
+                  "type": "integer",
+                  "minimum": 0
+                },
+                "failed": {
+                  "type": "integer",
+                  "minimum": 0
+                },
+                "waiting": {
+                  "type": "integer",
+                  "minimum": 0
+                }
+              },
+              "required": [
+                "stage",
+                "expected",
+                "done",
+                "failed",
+                "waiting"
+              ]
+            }
+          },
+          "failures": {
+            "type": "array",
+            "items": {
+              "type": "object",
+              "properties": {
+                "stage": {
+                  "type": "string"
+                },
+                "message_id": {
+                  "type": "string"
+                },
+                "reason": {
+                  "type": "string"
+                },
+                "at": {
+                  "type": "string",
+                  "format": "date-time"
+                }
+              },
+              "required": [
+                "stage",
+                "message_id",
+                "reason",
+                "at"
+              ]
+            }
+          },
+          "result": {
+            "type": "object",
+            "description": "The path of the finished object, by its name.",
+            "additionalProperties": {
+              "type": "string"
+            }
+          }
+        },
+        "required": [
+          "workflow_id",
+          "state",
+          "accepted_at",
+          "updated_at",
+          "stages",
+          "failures"
         ]
       },
       "ReadingTaken": {
@@ -259,6 +422,152 @@ const std::string_view kOpenApi = R"openapi({
         "required": [
           "children"
         ]
+      }
+    },
+    "parameters": {
+      "IdempotencyKey": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": false,
+        "description": "1 to 255 visible characters. The same key and content give the same answer for 24 hours.",
+        "schema": {
+          "type": "string"
+        }
+      },
+      "WorkflowId": {
+        "name": "workflow_id",
+        "in": "path",
+        "required": true,
+        "description": "As the upload's answer gave it.",
+        "schema": {
+          "type": "string"
+        }
+      }
+    },
+    "responses": {
+      "Started": {
+        "description": "Accepted: the object and the message are stored.",
+        "content": {
+          "application/json": {
+            "schema": {
+              "$ref": "#/components/schemas/Accepted"
+            }
+          }
+        },
+        "headers": {
+          "Location": {
+            "description": "Where the workflow's state is.",
+            "schema": {
+              "type": "string"
+            }
+          }
+        }
+      },
+      "Published": {
+        "description": "Accepted: the message is stored in its stream.",
+        "content": {
+          "application/json": {
+            "schema": {
+              "$ref": "#/components/schemas/Accepted"
+            }
+          }
+        }
+      },
+      "Malformed": {
+        "description": "The request is malformed.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        }
+      },
+      "TooSlow": {
+        "description": "The body did not arrive in time.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        }
+      },
+      "InProgress": {
+        "description": "A request with this Idempotency-Key is being worked on.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        },
+        "headers": {
+          "Retry-After": {
+            "description": "Seconds.",
+            "schema": {
+              "type": "integer"
+            }
+          }
+        }
+      },
+      "TooLarge": {
+        "description": "The body is larger than allowed.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        }
+      },
+      "WrongMediaType": {
+        "description": "The media type or the content encoding is not accepted.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        }
+      },
+      "Invalid": {
+        "description": "A field is wrong, or the Idempotency-Key was used for another content.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        }
+      },
+      "Failed": {
+        "description": "The service failed; its log says why.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        }
+      },
+      "Unavailable": {
+        "description": "This cannot be done now; try again later.",
+        "content": {
+          "application/problem+json": {
+            "schema": {
+              "$ref": "#/components/schemas/Problem"
+            }
+          }
+        },
+        "headers": {
+          "Retry-After": {
+            "description": "Seconds.",
+            "schema": {
+              "type": "integer"
+            }
+          }
+        }
       }
     }
   }
