@@ -271,7 +271,7 @@ TEST_F(ExecAction, LeavesNoDescriptorOpenHoweverItEnds) {
     run({.program = {"cat"}, .input = picture, .output = at("copy")});
     run({.program = {"cat"}, .input = picture});
     EXPECT_THROW(run({.program = sh("exit 3"), .input = picture, .output = at("copy")}), TransientError);
-    EXPECT_THROW(run({.program = {"no-such-program"}, .input = picture, .output = at("copy")}), PermanentError);
+    EXPECT_THROW(run({.program = {"no-such-program"}, .input = picture, .output = at("copy")}), ConfigError);
     // Its own descriptors are the standard ones; 3 is the folder that ls reads.
     EXPECT_EQ(run({.program = {"ls", "/proc/self/fd"}, .input = picture, .text = true}), "0\n1\n2\n3");
   };
