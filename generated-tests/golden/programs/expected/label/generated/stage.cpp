@@ -17,11 +17,13 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
           .name = settings.text("nats.labels_stream_name", "LABELS"),
           .subjects = {settings.text("nats.label_created_subject", "label.created")},
           .retention = pipegen::Retention::kWorkQueue,
+          .duplicate_window = std::chrono::seconds(662),
       },
       {
           .name = settings.text("nats.thumbnails_stream_name", "THUMBNAILS"),
           .subjects = {settings.text("nats.thumbnail_created_subject", "thumbnail.created")},
           .retention = pipegen::Retention::kWorkQueue,
+          .duplicate_window = std::chrono::minutes(4),
       },
       {
           .name = "PICTURES_DLQ",

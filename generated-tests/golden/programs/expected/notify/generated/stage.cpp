@@ -17,6 +17,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
           .name = settings.text("nats.notices_stream_name", "NOTICES"),
           .subjects = {settings.text("nats.label_spelled_subject", "label.spelled")},
           .retention = pipegen::Retention::kInterest,
+          .duplicate_window = std::chrono::minutes(13),
       },
       {
           .name = "PICTURES_DLQ",

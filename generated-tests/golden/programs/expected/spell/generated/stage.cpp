@@ -17,11 +17,13 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
           .name = settings.text("nats.labels_stream_name", "LABELS"),
           .subjects = {settings.text("nats.label_created_subject", "label.created")},
           .retention = pipegen::Retention::kWorkQueue,
+          .duplicate_window = std::chrono::seconds(662),
       },
       {
           .name = settings.text("nats.notices_stream_name", "NOTICES"),
           .subjects = {settings.text("nats.label_spelled_subject", "label.spelled")},
           .retention = pipegen::Retention::kInterest,
+          .duplicate_window = std::chrono::minutes(13),
       },
       {
           .name = "PICTURES_DLQ",

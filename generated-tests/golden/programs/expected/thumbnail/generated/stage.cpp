@@ -22,6 +22,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
           .name = settings.text("nats.thumbnails_stream_name", "THUMBNAILS"),
           .subjects = {settings.text("nats.thumbnail_created_subject", "thumbnail.created")},
           .retention = pipegen::Retention::kWorkQueue,
+          .duplicate_window = std::chrono::minutes(4),
       },
       {
           .name = "PICTURES_DLQ",

@@ -22,6 +22,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
           .name = settings.text("nats.speech_stream_name", "SPEECH"),
           .subjects = {pipegen::subject_filter(settings.text("nats.spoken_subject", "spoken.{kind}.{region}"))},
           .retention = pipegen::Retention::kInterest,
+          .duplicate_window = std::chrono::minutes(13),
       },
       {
           .name = "PUBLISHING_DLQ",
