@@ -2,6 +2,7 @@
 // diff is the review.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -59,7 +60,7 @@ struct Case {
 std::vector<Case> cases() {
   const fs::path root = PIPEGEN_SOURCE_DIR;
   std::vector<Case> out;
-  for (const char* name : {"custom-stage", "every-type", "programs", "publishing"}) {
+  for (const char* name : {"custom-stage", "every-type", "many-events", "odd-shapes", "programs", "publishing"}) {
     const fs::path folder = root / "generated-tests" / "golden" / name;
     out.push_back({name, folder / "schema.yaml", folder / "expected"});
   }
@@ -88,6 +89,24 @@ TEST(Golden, generated_files_are_byte_for_byte_the_stored_ones) {
   }
 }
 
+/// Of UTF-8.
+std::size_t columns(const std::string& line) {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(line, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+}
+
+TEST(Golden, no_line_of_generated_code_is_longer_than_120_columns) {
+  for (const Case& test : cases()) {
+    for (const auto& [path, content] : generate(test.schema)) {
+      if (!path.ends_with(".cpp") && !path.ends_with(".hpp")) continue;
+      std::istringstream in(content);
+      for (std::string line; std::getline(in, line);) {
+        EXPECT_LE(columns(line), 120U) << test.name << "/" << path << ": " << line;
+      }
+    }
+  }
+}
+
 /// The same schema with the keys of every map in the opposite order.
 std::string reversed_keys(const Node& node, const std::string& indent) {
   const auto scalar = [](const Node& value) { return value.plain ? value.text : nlohmann::json(value.text).dump(); };
@@ -98,6 +117,7 @@ std::string reversed_keys(const Node& node, const std::string& indent) {
       out += indent + scalar(node.keys[i]) + ":";
       if (value.is_scalar()) out += " " + scalar(value);
       if (value.is_map() && value.keys.empty()) out += " {}";
+      if (value.is_sequence() && value.items.empty()) out += " []";
       out += "\n" + reversed_keys(value, indent + "  ");
     }
   } else if (node.is_sequence()) {

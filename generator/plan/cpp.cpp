@@ -41,12 +41,39 @@ std::string joined(const std::string& first, const std::string& second) {
   return second.empty() ? first : first + ", " + second;
 }
 
-/// The callable that reads one item of a list or map.
-std::string item_reader(const Pipeline& pipeline, const Type& element) {
+constexpr const char* kItemReader = "[](pipegen::json::Reader& item) {";
+
+/// The callable that reads one item of a list or map; nothing but its body may take more than one line.
+std::string item_reader(const Pipeline& pipeline, const Type& element, const Place* place) {
   if (element.kind == TypeKind::kRecord || element.kind == TypeKind::kEnum) return read_function(element.name);
   Field item;
   item.type = element;
-  return "[](pipegen::json::Reader& item) { return " + read_expression(pipeline, item, "") + "; }";
+  if (place == nullptr) return kItemReader + (" return " + read_expression(pipeline, item, "")) + "; }";
+  const std::string indent(place->indent, ' ');
+  const Place body{place->indent + 9, place->indent + 2};  // behind "return "
+  return kItemReader + ("\n" + indent) + "  return " + read_expression(pipeline, item, "", &body) + ";\n" + indent +
+         "}";
+}
+
+/// `in.list<Color>(read_color, {.max_length = 9})`: `call` is what comes before the item's reader.
+std::string read_items(const Pipeline& pipeline, const std::string& call, const Type& element,
+                       const std::string& limits, const Place* place) {
+  const std::string reader = item_reader(pipeline, element, nullptr);
+  const std::string one_line = call + joined(reader, limits) + ")";
+  const auto fits = [&](std::size_t size) { return place == nullptr || place->column + size + 1 <= kLineWidth; };
+  if (fits(one_line.size())) return one_line;
+  if (!limits.empty() && fits(call.size() + reader.size())) {
+    return call + reader + ",\n" + std::string(place->column + call.size(), ' ') + limits + ")";
+  }
+  if (limits.empty()) return call + item_reader(pipeline, element, place) + ")";
+  const Place argument{place->indent + 4, place->indent + 4};
+  const std::string indent = "\n" + std::string(argument.indent, ' ');
+  return call + indent + item_reader(pipeline, element, &argument) + "," + indent + limits + ")";
+}
+
+/// An optional takes bare braces for its own: `{}` would be no value, `{1, 2}` would not compile.
+std::string braces_of(const Pipeline& pipeline, const Field& field, const std::string& value) {
+  return field.optional && value.starts_with('{') ? cpp_type(pipeline, field.type) + value : value;
 }
 
 const Record* record_of(const Pipeline& pipeline, const std::string& name) {
@@ -100,7 +127,8 @@ std::string cpp_member_type(const Pipeline& pipeline, const Field& field) {
 
 std::string read_function(std::string_view type_name) { return "read_" + snake_case(type_name); }
 
-std::string read_expression(const Pipeline& pipeline, const Field& field, const std::string& pattern_name) {
+std::string read_expression(const Pipeline& pipeline, const Field& field, const std::string& pattern_name,
+                            const Place* place) {
   // Items of lists are read through a lambda whose reader is called `item`.
   const std::string reader = field.name.empty() ? "item" : "in";
   const Type& type = field.type;
@@ -136,11 +164,12 @@ std::string read_expression(const Pipeline& pipeline, const Field& field, const 
     case TypeKind::kJson:
       return reader + ".json()";
     case TypeKind::kList:
-      return reader + ".list<" + cpp_type(pipeline, type.element.at(0)) + ">(" +
-             joined(item_reader(pipeline, type.element.at(0)), limits(length_limits(field))) + ")";
-    case TypeKind::kMap:
-      return reader + ".map<" + cpp_type(pipeline, type.element.at(0)) + ">(" +
-             joined(item_reader(pipeline, type.element.at(0)), limits(length_limits(field))) + ")";
+    case TypeKind::kMap: {
+      const Type& element = type.element.at(0);
+      const char* call = type.kind == TypeKind::kList ? ".list<" : ".map<";
+      return read_items(pipeline, reader + call + cpp_type(pipeline, element) + ">(", element,
+                        limits(length_limits(field)), place);
+    }
     case TypeKind::kRecord:
     case TypeKind::kEnum:
       return read_function(type.name) + "(" + reader + ")";
@@ -191,6 +220,10 @@ std::string cpp_literal(const Pipeline& pipeline, const Literal& literal, const 
 // "1" alone would be an int, which braces refuse to narrow in some places, and which many digits do not fit into.
 std::string float_literal(const std::string& text) {
   return text.find_first_of(".eE") == std::string::npos ? text + ".0" : text;
+}
+
+std::string cpp_literal(const Pipeline& pipeline, const Literal& literal, const Field& field) {
+  return braces_of(pipeline, field, cpp_literal(pipeline, literal, field.type));
 }
 
 std::string path_expression(const Pipeline& pipeline, const std::string& record, const std::string& variable,
@@ -253,6 +286,12 @@ std::string value_expression(const Pipeline& pipeline, const Expression& express
     }
   }
   return "";
+}
+
+std::string value_expression(const Pipeline& pipeline, const Expression& expression, const Field& field,
+                             const std::string& consumed_record, const std::string& produced_record) {
+  return braces_of(pipeline, field,
+                   value_expression(pipeline, expression, field.type, consumed_record, produced_record));
 }
 
 std::string setting_text(const std::string& section, const std::string& key, const std::string& fallback) {

@@ -28,13 +28,15 @@ bool is_text(const Type& type) {
 }
 
 /// What a client may give along with an upload: everything but what the API fills in itself.
-void client_fields(const Pipeline& pipeline, const std::string& record_name, const std::string& prefix,
-                   const std::set<std::string>& filled, std::vector<ClientField>& out) {
-  for (const Field& field : pipeline.records.at(record_name).fields) {
-    const bool is_record = field.type.kind == TypeKind::kRecord;
-    if (filled.contains(record_name + "." + field.name)) {
+void client_fields(const Pipeline& pipeline, const Record& record, const std::string& struct_name,
+                   const std::string& prefix, const std::set<std::string>& filled, std::vector<ClientField>& out) {
+  for (const Field& field : record.fields) {
+    if (filled.contains(struct_name + "." + field.name)) {
       // A record that is filled in may still have fields for the client: header.userId.
-      if (is_record) client_fields(pipeline, field.type.name, prefix + field.json_name + ".", filled, out);
+      if (field.type.kind == TypeKind::kRecord) {
+        client_fields(pipeline, pipeline.records.at(field.type.name), field.type.name, prefix + field.json_name + ".",
+                      filled, out);
+      }
       continue;
     }
     out.push_back({prefix + field.json_name, &field, is_text(field.type)});
@@ -53,26 +55,49 @@ void mark_fresh(const Pipeline& pipeline, const Record& record, std::set<std::st
   }
 }
 
-/// Marks as filled in by the API: fresh fields, the workflow id, the object's key, and records whose required fields
+/// Marks as filled in by the API whatever the route: fresh fields, the workflow id, and records whose required fields
 /// all are.
-bool mark_filled(const Pipeline& pipeline, const std::string& record_name, const std::vector<std::string>& workflow,
-                 std::size_t depth, const std::string& key, std::set<std::string>& filled) {
+bool mark_filled(const Pipeline& pipeline, const Record& record, const std::string& struct_name,
+                 const std::vector<std::string>& workflow, std::size_t depth, std::set<std::string>& filled) {
   bool any = false;
   std::set<std::string> seen;
-  if (depth == 0) mark_fresh(pipeline, pipeline.records.at(record_name), seen, filled);
-  for (const Field& field : pipeline.records.at(record_name).fields) {
+  if (depth == 0) mark_fresh(pipeline, record, seen, filled);
+  for (const Field& field : record.fields) {
     const bool on_workflow_path = depth < workflow.size() && workflow[depth] == field.name;
-    bool fills = field.fresh != FreshKind::kNone || (on_workflow_path && depth + 1 == workflow.size()) ||
-                 (depth == 0 && field.name == key);
+    bool fills = field.fresh != FreshKind::kNone || (on_workflow_path && depth + 1 == workflow.size());
     if (field.type.kind == TypeKind::kRecord && on_workflow_path) {
-      fills = mark_filled(pipeline, field.type.name, workflow, depth + 1, key, filled) || fills;
+      fills =
+          mark_filled(pipeline, pipeline.records.at(field.type.name), field.type.name, workflow, depth + 1, filled) ||
+          fills;
     }
     if (fills) {
-      filled.insert(record_name + "." + field.name);
+      filled.insert(struct_name + "." + field.name);
       any = true;
     }
   }
   return any;
+}
+
+bool leads_to(const Type& type, const std::string& record) {
+  return (type.kind == TypeKind::kRecord && type.name == record) ||
+         std::ranges::any_of(type.element, [&](const Type& element) { return leads_to(element, record); });
+}
+
+/// Whether the API reads the event somewhere else than in this upload: another upload or route takes it, it is a
+/// result, or a record holds it.
+bool is_read_elsewhere(const Pipeline& pipeline, const UploadSpec& upload) {
+  const Ingest& ingest = *pipeline.ingest;
+  const std::string& event = upload.produces;
+  return std::ranges::find(ingest.events, event) != ingest.events.end() ||
+         std::ranges::any_of(ingest.uploads,
+                             [&](const UploadSpec& other) {
+                               return (other.produces == event && other.name != upload.name) ||
+                                      (other.result && other.result->event == event);
+                             }) ||
+         std::ranges::any_of(pipeline.records, [&](const auto& record) {
+           return std::ranges::any_of(record.second.fields,
+                                      [&](const Field& field) { return leads_to(field.type, event); });
+         });
 }
 
 /// How the workflow id of an event is reached, found missing, set from text, and made anew.
@@ -143,28 +168,52 @@ void plan_ingest(const Pipeline& pipeline, Plan& plan) {
     published.insert(upload.produces);
     needs.streams.insert(event.stream);
     needs.buckets.insert(upload.bucket);
-    mark_filled(pipeline, event.record, pipeline.workflow_id, 0, upload.key, filled);
+    const Record& record = pipeline.records.at(event.record);
+    std::set<std::string> filled_here;
+    mark_filled(pipeline, record, upload.produces, pipeline.workflow_id, 0, filled_here);
+    filled.insert(filled_here.begin(), filled_here.end());
+    filled_here.insert(upload.produces + "." + upload.key);
+    // The object's key comes with the upload: any other reader of the event asks for it.
+    std::string read = read_function(upload.produces);
+    json readers = json::array();
+    if (is_read_elsewhere(pipeline, upload)) {
+      json reader = record_view(pipeline, record, upload.produces, filled_here);
+      reader["strict"] = read;
+      read = "parse_" + snake_case(upload.name) + "_upload";
+      reader["read_function"] = read;
+      reader["key"] = upload.key;
+      readers.push_back(std::move(reader));
+    } else {
+      filled.insert(filled_here.begin(), filled_here.end());
+    }
+    const std::string function = snake_case(upload.name) + "_event";
+    const std::vector<std::string> parameters{
+        "std::string_view fields",
+        pipeline.workflow_id.empty() ? "const std::string&" : "const std::string& workflow_id",
+        "const std::string& object_key"};
     json view = {{"name", upload.name},
-                 {"function", snake_case(upload.name) + "_event"},
+                 {"function", function},
                  {"path", cpp_string(upload.path)},
                  {"bucket", cpp_string(upload.bucket)},
                  {"max_size", upload.max_size},
                  {"extension", cpp_string(extension_of(upload))},
                  {"event", upload.produces},
                  {"event_literal", cpp_string(upload.produces)},
-                 {"read", read_function(upload.produces)},
+                 {"read", read},
+                 {"readers", readers},
+                 {"signature", aligned(upload.produces + " " + function + "(", parameters, ")")},
                  {"key", path_expression(pipeline, event.record, "event", {upload.key})},
                  {"has_workflow", !pipeline.workflow_id.empty()}};
     view.update(workflow_view(pipeline, event));
-    json types = json::array();
     std::string media;
     for (const std::string& type : upload.media_types) media += (media.empty() ? "" : ", ") + cpp_string(type);
     view["media_types"] = "{" + media + "}";
-    client_fields(pipeline, event.record, "", filled, fields[upload.name]);
+    client_fields(pipeline, record, upload.produces, "", filled_here, fields[upload.name]);
     view["fields"] = json::array();
     for (const ClientField& field : fields[upload.name]) {
       view["fields"].push_back({{"name", cpp_string(field.name)}, {"kind", field.is_text ? "kText" : "kJson"}});
     }
+    view["has_client_fields"] = !fields[upload.name].empty();
     view["has_result"] = upload.result.has_value();
     if (upload.result) {
       const Event& result = pipeline.events.at(upload.result->event);
@@ -189,7 +238,7 @@ void plan_ingest(const Pipeline& pipeline, Plan& plan) {
     events.insert(name);
     published.insert(name);
     needs.streams.insert(event.stream);
-    mark_filled(pipeline, event.record, pipeline.workflow_id, 0, "", filled);
+    mark_filled(pipeline, pipeline.records.at(event.record), name, pipeline.workflow_id, 0, filled);
     json view = {{"event", name},
                  {"event_literal", cpp_string(name)},
                  {"function", "post_" + snake_case(name)},
@@ -201,13 +250,11 @@ void plan_ingest(const Pipeline& pipeline, Plan& plan) {
 
   json stages = json::array();
   for (const Stage* stage : in_order(pipeline)) {
-    std::string produces;
-    for (const ProducedEvent& produced : stage->produces) {
-      produces += (produces.empty() ? "" : ", ") + cpp_string(produced.event);
-    }
+    std::vector<std::string> produces;
+    for (const ProducedEvent& produced : stage->produces) produces.push_back(cpp_string(produced.event));
     stages.push_back({{"name", cpp_string(stage->name)},
                       {"consumes", cpp_string(stage->consumes)},
-                      {"produces_list", "{" + produces + "}"},
+                      {"produces", aligned("      .produces = {", produces, "}").substr(6)},
                       {"collects", stage->collect ? "true" : "false"}});
   }
 
@@ -234,7 +281,8 @@ void plan_ingest(const Pipeline& pipeline, Plan& plan) {
   add(generated + "events.cpp", "service/generated/events.cpp", types);
   add(generated + service.cpp_name + "/api.hpp", "ingest/generated/api.hpp", json::object());
   add(generated + "main.cpp", "ingest/generated/main.cpp", json::object());
-  add(generated + "openapi.cpp", "ingest/generated/openapi.cpp", {{"openapi", openapi(pipeline, fields, filled)}});
+  add(generated + "openapi.cpp", "ingest/generated/openapi.cpp",
+      {{"pieces", cpp_strings(openapi(pipeline, fields, filled) + "\n")}});
   add(generated + "api.cpp", "ingest/generated/api.cpp",
       {{"uploads", uploads},
        {"has_uploads", !uploads.empty()},

@@ -6,6 +6,11 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
+// Schemas of the API itself; the dot keeps them apart from the types of any pipeline.
+constexpr const char* kProblem = "pipegen.Problem";
+constexpr const char* kAccepted = "pipegen.Accepted";
+constexpr const char* kStatus = "pipegen.Status";
+
 json number(const std::string& text) {
   const json parsed = json::parse(text, nullptr, false);
   return parsed.is_discarded() ? json(text) : parsed;
@@ -83,7 +88,7 @@ void add_record(const Record& record, const std::string& name, Schemas& schemas)
   for (const Field& field : record.fields) {
     properties[field.json_name] = schema_of(field);
     // What the publisher makes anew or fills in need not be sent.
-    const bool made = field.fresh != FreshKind::kNone || schemas.filled.contains(record.name + "." + field.name);
+    const bool made = field.fresh != FreshKind::kNone || schemas.filled.contains(name + "." + field.name);
     if (!field.optional && !field.default_value && !made) required.push_back(field.json_name);
   }
   schema["properties"] = properties;
@@ -109,7 +114,7 @@ json answer(const std::string& description, json body) {
 }
 
 json problem(const std::string& description) {
-  return answer(description, content("application/problem+json", ref("schemas", "Problem")));
+  return answer(description, content("application/problem+json", ref("schemas", kProblem)));
 }
 
 json text() { return {{"type", "string"}}; }
@@ -166,7 +171,7 @@ json status_operation(const UploadSpec& upload) {
           {"summary", "How far the workflow is."},
           {"parameters", json::array({ref("parameters", "WorkflowId")})},
           {"responses",
-           {{"200", answer("The state of the workflow.", content("application/json", ref("schemas", "Status")))},
+           {{"200", answer("The state of the workflow.", content("application/json", ref("schemas", kStatus)))},
             {"404", problem("No such workflow.")},
             {"500", ref("responses", "Failed")},
             {"503", ref("responses", "Unavailable")}}}};
@@ -238,7 +243,7 @@ json shared_schemas() {
                         {"properties", {{"stage", text()}, {"message_id", text()}, {"reason", text()}, {"at", time()}}},
                         {"required", json::array({"stage", "message_id", "reason", "at"})}};
   return {
-      {"Problem",
+      {kProblem,
        {{"type", "object"},
         {"description", "RFC 9457 problem details."},
         {"properties",
@@ -249,12 +254,12 @@ json shared_schemas() {
           {"errors", {{"type", "array"}, {"items", violation}}},
           {"state", state}}},
         {"required", json::array({"type", "title", "status", "detail"})}}},
-      {"Accepted",
+      {kAccepted,
        {{"type", "object"},
         {"properties",
          {{"workflow_id", text()}, {"message_id", text()}, {"status", {{"const", "accepted"}}}, {"timestamp", time()}}},
         {"required", json::array({"message_id", "status", "timestamp"})}}},
-      {"Status",
+      {kStatus,
        {{"type", "object"},
         {"properties",
          {{"workflow_id", text()},
@@ -279,7 +284,7 @@ json shared_parameters() {
 
 json shared_responses() {
   json started = answer("Accepted: the object and the message are stored.",
-                        content("application/json", ref("schemas", "Accepted")));
+                        content("application/json", ref("schemas", kAccepted)));
   started["headers"] = {{"Location", {{"description", "Where the workflow's state is."}, {"schema", text()}}}};
   const json retry = {{"Retry-After", {{"description", "Seconds."}, {"schema", {{"type", "integer"}}}}}};
   json in_progress = problem("A request with this Idempotency-Key is being worked on.");
@@ -288,7 +293,7 @@ json shared_responses() {
   unavailable["headers"] = retry;
   return {{"Started", started},
           {"Published", answer("Accepted: the message is stored in its stream.",
-                               content("application/json", ref("schemas", "Accepted")))},
+                               content("application/json", ref("schemas", kAccepted)))},
           {"Malformed", problem("The request is malformed.")},
           {"TooSlow", problem("The body did not arrive in time.")},
           {"InProgress", in_progress},
@@ -309,6 +314,8 @@ std::string openapi(const Pipeline& pipeline, const std::map<std::string, std::v
     const auto& client_fields = fields.at(upload.name);
     for (const ClientField& field : client_fields) add_schemas(field.field->type, schemas);
     paths[upload.path]["post"] = upload_operation(upload, client_fields);
+    // Without a workflow id nobody could ask.
+    if (status_bucket(pipeline).empty()) continue;
     paths[upload.path + "/{workflow_id}"]["get"] = status_operation(upload);
     if (upload.result) {
       paths[upload.path + "/{workflow_id}/" + upload.result->as]["get"] = result_operation(upload);

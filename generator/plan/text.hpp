@@ -22,7 +22,20 @@ std::string cpp_duration(std::chrono::milliseconds duration);
 /// 86400000 ms -> "24h".
 std::string short_duration(std::chrono::milliseconds duration);
 
-/// The lines of a doc comment, without the "/// ", wrapped, none ending in a backslash.
+/// C++ string literals that together are the text: one for each of its lines, long lines in several, broken after
+/// blanks where there are any.
+std::vector<std::string> cpp_strings(std::string_view text);
+
+/// How long the lines of generated code become at most, where they can be broken.
+inline constexpr std::size_t kLineWidth = 120;
+
+/// `target = value`, to stand in a line of its own that is indented so far: the value in the next line if it has to be.
+std::string fitted(const std::string& assignment, std::size_t indent);
+/// `head`, the items with commas between and `tail` in one line; if it has to be, each item in its own line, below the
+/// first or below `head`.
+std::string aligned(const std::string& head, const std::vector<std::string>& items, const std::string& tail);
+/// The lines of a doc comment, without the "/// ", wrapped, none ending in a backslash or its trigraph; without the
+/// controls of writing direction, which compilers warn about.
 std::vector<std::string> doc_lines(std::string_view doc);
 
 }  // namespace pipegen::gen

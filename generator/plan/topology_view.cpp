@@ -8,6 +8,9 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::size_t kIndent = 10;  // of a member of a stream or bucket
+constexpr std::string_view kFilter = "pipegen::subject_filter(";
+
 /// `.max_age = …` and the like, only where the schema says something else than the runtime's default.
 void add_limits(json& lines, std::chrono::milliseconds max_age, std::int64_t max_bytes, int replicas, Storage storage) {
   if (storage == Storage::kMemory) lines.push_back(".storage = pipegen::Storage::kMemory");
@@ -18,13 +21,31 @@ void add_limits(json& lines, std::chrono::milliseconds max_age, std::int64_t max
 
 std::string subject_filter(const Event& event) {
   const std::string text = setting_text("nats", event.setting, event.subject);
-  return event.placeholders.empty() ? text : "pipegen::subject_filter(" + text + ")";
+  return event.placeholders.empty() ? text : std::string(kFilter) + text + ")";
+}
+
+/// `.subjects = {…}`, each subject in a line of its own if they have to be.
+std::string subjects_line(const Pipeline& pipeline, const Stream& stream) {
+  std::string one_line, lines;
+  for (const std::string& event : stream.events) {
+    std::string filter = subject_filter(pipeline.events.at(event));
+    one_line += (one_line.empty() ? "" : ", ") + filter;
+    const std::string indent(kIndent + 8, ' ');
+    if (indent.size() + filter.size() + 1 > kLineWidth && filter.starts_with(kFilter)) {
+      filter.insert(kFilter.size(), "\n" + indent + "    ");
+    }
+    lines += indent + filter + ",\n";
+  }
+  one_line = ".subjects = {" + one_line + "}";
+  if (kIndent + one_line.size() + 1 <= kLineWidth) return one_line;
+  const std::string brace_indent(kIndent + 4, ' ');
+  return ".subjects =\n" + brace_indent + "{\n" + lines + brace_indent + "}";
 }
 
 json bucket_lines(const Bucket& bucket) {
   json lines = json::array();
   lines.push_back(".schema_name = " + cpp_string(bucket.name));
-  lines.push_back(".name = " + setting_text("nats", bucket.setting, bucket.name));
+  lines.push_back(fitted(".name = " + setting_text("nats", bucket.setting, bucket.name), kIndent));
   add_limits(lines, bucket.max_age, bucket.max_bytes, bucket.replicas, bucket.storage);
   return lines;
 }
@@ -42,12 +63,8 @@ json topology_view(const Pipeline& pipeline, const Needs& needs, bool idempotenc
   for (const std::string& name : needs.streams) {
     const Stream& stream = pipeline.streams.at(name);
     json lines = json::array();
-    lines.push_back(".name = " + setting_text("nats", stream.setting, stream.name));
-    std::string subjects;
-    for (const std::string& event : stream.events) {
-      subjects += (subjects.empty() ? "" : ", ") + subject_filter(pipeline.events.at(event));
-    }
-    lines.push_back(".subjects = {" + subjects + "}");
+    lines.push_back(fitted(".name = " + setting_text("nats", stream.setting, stream.name), kIndent));
+    lines.push_back(subjects_line(pipeline, stream));
     if (stream.retention == Retention::kWorkQueue) lines.push_back(".retention = pipegen::Retention::kWorkQueue");
     if (stream.retention == Retention::kInterest) lines.push_back(".retention = pipegen::Retention::kInterest");
     if (stream.storage == Storage::kMemory) lines.push_back(".storage = pipegen::Storage::kMemory");

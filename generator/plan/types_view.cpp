@@ -11,7 +11,8 @@ namespace {
 
 using nlohmann::json;
 
-/// What a service's events lead to: records in an order in which each comes after those that it holds.
+/// What a service's events lead to: records in an order in which each comes after those that it holds; of those that
+/// hold one another, the one comes last that the search entered first.
 struct Reachable {
   std::vector<const Record*> records;
   std::set<std::string> enums;
@@ -50,6 +51,57 @@ void visit(const Pipeline& pipeline, const Record& record, Reachable& out, std::
 const Record* inner_record(const Pipeline& pipeline, const Type& type) {
   if (!type.element.empty()) return inner_record(pipeline, type.element.at(0));
   return type.kind == TypeKind::kRecord ? &pipeline.records.at(type.name) : nullptr;
+}
+
+/// Every record that one leads to; itself only if it does.
+std::set<const Record*> led_to(const Pipeline& pipeline, const Record& record) {
+  std::set<const Record*> found;
+  std::vector<const Record*> open{&record};
+  while (!open.empty()) {
+    const Record* at = open.back();
+    open.pop_back();
+    for (const Field& field : at->fields) {
+      const Record* next = inner_record(pipeline, field.type);
+      if (next != nullptr && found.insert(next).second) open.push_back(next);
+    }
+  }
+  return found;
+}
+
+using Group = std::vector<const Record*>;
+
+/// Adds the record to `sorted` after those of the group that it holds by value.
+void sort_by_value(const Pipeline& pipeline, const Group& group, const Record* record, Group& sorted) {
+  if (std::ranges::find(sorted, record) != sorted.end()) return;
+  for (const Field& field : record->fields) {
+    if (field.type.kind != TypeKind::kRecord) continue;
+    const Record* held = &pipeline.records.at(field.type.name);
+    if (std::ranges::find(group, held) != group.end()) sort_by_value(pipeline, group, held, sorted);
+  }
+  sorted.push_back(record);
+}
+
+/// The records of a service, those together that hold one another through lists and maps: mostly groups of one. Each
+/// group comes after those that it holds.
+std::vector<Group> groups_of(const Pipeline& pipeline, const std::vector<const Record*>& records) {
+  std::map<const Record*, std::set<const Record*>> leads;
+  for (const Record* record : records) leads[record] = led_to(pipeline, *record);
+  std::vector<Group> groups;
+  std::set<const Record*> placed;
+  // From the back, since the last of a group is where the group has its place.
+  for (auto last = records.rbegin(); last != records.rend(); ++last) {
+    if (placed.contains(*last)) continue;
+    Group group;
+    for (const Record* each : records) {
+      if (each == *last || (leads[each].contains(*last) && leads[*last].contains(each))) group.push_back(each);
+    }
+    placed.insert(group.begin(), group.end());
+    Group sorted;
+    for (const Record* each : group) sort_by_value(pipeline, group, each, sorted);
+    groups.push_back(std::move(sorted));
+  }
+  std::ranges::reverse(groups);
+  return groups;
 }
 
 bool has_fresh(const Pipeline& pipeline, const Record& record, std::set<std::string>& seen) {
@@ -100,41 +152,59 @@ json renew_views(const Pipeline& pipeline, std::set<const Record*> renewed) {
   return out;
 }
 
-json field_view(const Pipeline& pipeline, const Record& record, const Field& field, std::size_t index,
+json field_view(const Pipeline& pipeline, const std::string& struct_name, const Field& field, std::size_t index,
                 const std::set<std::string>& filled) {
   const bool has_default = field.default_value && field.default_value->kind != Literal::Kind::kNull;
-  const bool required = !field.optional && !has_default && !filled.contains(record.name + "." + field.name);
+  const bool required = !field.optional && !has_default && !filled.contains(struct_name + "." + field.name);
   const std::string pattern = "kPattern" + std::to_string(index);
+  const std::string target = "out." + field.cpp_name + " = ";
+  const Place place{8 + target.size(), 8};
   json patterns = json::array();
   if (field.pattern) patterns.push_back({{"name", pattern}, {"expression", cpp_string(*field.pattern)}});
   return {{"index", index},
           {"name", field.cpp_name},
           {"type", cpp_member_type(pipeline, field)},
-          {"initializer", has_default ? " = " + cpp_literal(pipeline, *field.default_value, field.type) : "{}"},
+          {"initializer", has_default ? " = " + cpp_literal(pipeline, *field.default_value, field) : "{}"},
           {"doc", doc_lines(field.doc)},
           {"wire", cpp_string(field.json_name)},
           {"entry", "{" + cpp_string(field.json_name) + (required ? "}" : ", pipegen::json::kOptional}")},
-          {"read", read_expression(pipeline, field, pattern)},
+          {"read", target + read_expression(pipeline, field, pattern, &place)},
           {"patterns", patterns}};
 }
+
+}  // namespace
 
 json record_view(const Pipeline& pipeline, const Record& record, const std::string& name,
                  const std::set<std::string>& filled) {
   json fields = json::array();
   json patterns = json::array();
   for (std::size_t i = 0; i < record.fields.size(); ++i) {
-    fields.push_back(field_view(pipeline, record, record.fields[i], i, filled));
+    fields.push_back(field_view(pipeline, name, record.fields[i], i, filled));
     for (const json& pattern : fields.back()["patterns"]) patterns.push_back(pattern);
   }
-  return {{"name", name},     {"function", snake_case(name)}, {"doc", doc_lines(record.doc)},
-          {"fields", fields}, {"patterns", patterns},         {"has_fields", !fields.empty()}};
+  return {{"name", name},
+          {"read_function", read_function(name)},
+          {"doc", doc_lines(record.doc)},
+          {"fields", fields},
+          {"patterns", patterns},
+          {"has_fields", !fields.empty()}};
 }
 
-/// The subject that an event is published on, as an expression.
-std::string subject_expression(const Pipeline& pipeline, const Event& event) {
-  std::string base =
+namespace {
+
+json group_view(const std::vector<json>& records) {
+  const bool is_mutual = records.size() > 1;
+  // No type of a schema has such a name.
+  const std::string scope = is_mutual ? records.front().at("name").get<std::string>() + "_Group" : "";
+  return {{"is_mutual", is_mutual}, {"scope", scope}, {"records", records}};
+}
+
+/// `.subject = …`: what an event is published on.
+std::string subject_line(const Pipeline& pipeline, const Event& event) {
+  constexpr std::size_t kIndent = 6;
+  const std::string base =
       "outbox.settings().text(" + cpp_string("nats." + event.setting) + ", " + cpp_string(event.subject) + ")";
-  if (event.placeholders.empty()) return base;
+  if (event.placeholders.empty()) return fitted(".subject = " + base, kIndent);
   std::string values;
   for (const Placeholder& placeholder : event.placeholders) {
     const std::string value = placeholder.path
@@ -143,7 +213,11 @@ std::string subject_expression(const Pipeline& pipeline, const Event& event) {
     values += (values.empty() ? "" : ", ");
     values += "{" + cpp_string(placeholder.text) + ", pipegen::concat(" + value + ")}";
   }
-  return "pipegen::fill_subject(" + base + ", {" + values + "})";
+  const std::string call = ".subject = pipegen::fill_subject(";
+  const std::string one_line = call + base + ", {" + values + "})";
+  if (kIndent + one_line.size() + 1 <= kLineWidth) return one_line;
+  const std::string indent = "\n" + std::string(kIndent + 4, ' ');
+  return call + indent + base + "," + indent + "{" + values + "})";
 }
 
 }  // namespace
@@ -163,10 +237,10 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
   for (const std::string& name : reachable.enums) {
     const Enum& definition = pipeline.enums.at(name);
     files.insert(definition.origin.file);
-    std::string wire_list;
-    for (const std::string& value : definition.values) wire_list += (wire_list.empty() ? "" : ", ") + cpp_string(value);
+    std::vector<std::string> wire_names;
+    for (const std::string& value : definition.values) wire_names.push_back(cpp_string(value));
     enums.push_back({{"name", name},
-                     {"wire_list", "{" + wire_list + "}"},
+                     {"names", aligned("constexpr std::string_view k" + name + "Names[] = {", wire_names, "}")},
                      {"function", snake_case(name)},
                      {"doc", doc_lines(definition.doc)},
                      {"enumerators", definition.cpp_names}});
@@ -178,12 +252,18 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
   }
 
   // Records that events hold come first, each after what it holds; then the events, which nothing holds.
+  json groups = json::array();
   json records = json::array();
   std::set<std::string> made;
-  for (const Record* record : reachable.records) {
-    files.insert(record->origin.file);
-    made.insert(record->name);
-    records.push_back(record_view(pipeline, *record, record->name, filled));
+  for (const Group& group : groups_of(pipeline, reachable.records)) {
+    std::vector<json> views;
+    for (const Record* record : group) {
+      files.insert(record->origin.file);
+      made.insert(record->name);
+      views.push_back(record_view(pipeline, *record, record->name, filled));
+      records.push_back(views.back());
+    }
+    groups.push_back(group_view(views));
   }
   json publishes = json::array();
   std::set<const Record*> renewed;
@@ -195,12 +275,15 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
       const auto doc = event.doc.empty() ? doc_lines("Event on subject " + event.subject + ".") : doc_lines(event.doc);
       view["doc"] = doc;
       records.push_back(view);
+      groups.push_back(group_view({view}));
     }
     if (published.contains(name)) {
       json lines = json::array();
       fresh_lines(pipeline, record, "event", "", lines, renewed);
-      std::string parameters;
-      for (const Parameter& parameter : event.parameters) parameters += ", std::string_view " + parameter.cpp_name;
+      std::vector<std::string> parameters{"pipegen::Outbox& outbox", name + " event"};
+      for (const Parameter& parameter : event.parameters) {
+        parameters.push_back("std::string_view " + parameter.cpp_name);
+      }
       bool is_result = false;
       if (pipeline.ingest) {
         is_result = std::ranges::any_of(pipeline.ingest->uploads, [&](const UploadSpec& upload) {
@@ -208,16 +291,20 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
         });
       }
       publishes.push_back({{"event", name},
-                           {"parameters", parameters},
-                           {"subject", subject_expression(pipeline, event)},
+                           {"signature", aligned("void publish(", parameters, ")")},
+                           {"subject", subject_line(pipeline, event)},
                            {"fresh", lines},
                            {"has_fresh", !lines.empty()},
                            {"is_result", is_result}});
     }
   }
-  return {{"enums", enums},         {"buckets", buckets},
-          {"records", records},     {"renews", renew_views(pipeline, std::move(renewed))},
-          {"publishes", publishes}, {"origin", origins(files)}};
+  return {{"enums", enums},
+          {"buckets", buckets},
+          {"groups", groups},
+          {"records", records},
+          {"renews", renew_views(pipeline, std::move(renewed))},
+          {"publishes", publishes},
+          {"origin", origins(files)}};
 }
 
 std::string origins(const std::set<std::string>& files) {

@@ -24,9 +24,14 @@ std::string dead_letter_stream(const Pipeline& pipeline);
 
 /// Enums, buckets, records and publish functions of a service.
 ///   events: names of the events it reads or writes; published: those that it publishes;
-///   filled: fields that the service itself fills in ("PDFCreatedEvent.pdf_key"), hence optional on the wire.
+///   filled: fields that the service itself fills in ("PDFCreatedEvent.pdf_key": event or record, and field), hence
+///   optional on the wire.
 nlohmann::json types_view(const Pipeline& pipeline, const std::set<std::string>& events,
                           const std::set<std::string>& published, const std::set<std::string>& filled);
+
+/// A struct of that name with the record's fields: the event's name where events share a record.
+nlohmann::json record_view(const Pipeline& pipeline, const Record& record, const std::string& name,
+                           const std::set<std::string>& filled);
 
 /// Streams and buckets that a service needs, by name.
 struct Needs {

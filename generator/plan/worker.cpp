@@ -11,6 +11,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::size_t kOptionIndent = 6;  // of a member of an action's options
+
 /// What an action's outputs are called: inside the callback of a handler that makes many, else after the call.
 std::string output_expression(const Action& action, const std::string& output) {
   if (!action.makes_many) return "result." + output;
@@ -29,13 +31,15 @@ std::string setting_expression(const Stage& stage, const ActionParameter& parame
   const std::string name = cpp_string(stage.section + "." + std::string(parameter.name));
   const ActionArgument* argument = find_argument(stage, parameter.name);
   if (parameter.is_list) {
-    std::string items;
+    std::vector<std::string> items;
     if (argument != nullptr) {
-      for (const Literal& item : argument->value.literal.items) {
-        items += (items.empty() ? "" : ", ") + cpp_string(item.text);
-      }
+      for (const Literal& item : argument->value.literal.items) items.push_back(cpp_string(item.text));
     }
-    return "context.settings().list(" + name + ", {" + items + "})";
+    const std::string indent(kOptionIndent + 4, ' ');
+    const std::string list = aligned(indent + "{", items, "}").substr(indent.size());
+    const std::string call = "context.settings().list(";
+    if (list.find('\n') == std::string::npos) return call + name + ", " + list + ")";
+    return call + "\n" + indent + name + ",\n" + indent + list + ")";
   }
   const std::string value = argument != nullptr ? argument->value.literal.text : std::string(parameter.fallback);
   switch (parameter.type) {
@@ -51,9 +55,10 @@ std::string setting_expression(const Stage& stage, const ActionParameter& parame
   }
 }
 
-/// `{{"page", pipegen::concat("page ", event.page_number)}, {"width", event.width}}`.
-std::string named_values(const Pipeline& pipeline, const ActionArgument& argument, const std::string& consumed) {
-  std::string out;
+/// `.values = {{"page", pipegen::concat("page ", event.page_number)}, {"width", event.width}}`.
+std::string named_values(const Pipeline& pipeline, const std::string& member, const ActionArgument& argument,
+                         const std::string& consumed) {
+  std::vector<std::string> items;
   for (const auto& [name, value] : argument.values) {
     Type type;  // of a literal
     if (value.literal.kind == Literal::Kind::kBool) type.kind = TypeKind::kBool;
@@ -62,10 +67,10 @@ std::string named_values(const Pipeline& pipeline, const ActionArgument& argumen
       type.kind = whole ? TypeKind::kInt64 : TypeKind::kFloat64;
     }
     if (value.kind == Expression::Kind::kConsumed) type = value.path.type;
-    out += (out.empty() ? "" : ", ") + ("{" + cpp_string(name) + ", ") +
-           value_expression(pipeline, value, type, consumed, "") + "}";
+    items.push_back("{" + cpp_string(name) + ", " + value_expression(pipeline, value, type, consumed, "") + "}");
   }
-  return "{" + out + "}";
+  const std::string indent(kOptionIndent, ' ');
+  return aligned(indent + member + "{", items, "}").substr(indent.size());
 }
 
 /// The members of the action's options: `.text = event.text_key`.
@@ -102,7 +107,7 @@ json option_lines(const Pipeline& pipeline, const Stage& stage, const Action& ac
         break;
       case ActionParameter::Role::kValues:
         if (argument != nullptr && !argument->values.empty()) {
-          lines.push_back(member + named_values(pipeline, *argument, consumed));
+          lines.push_back(named_values(pipeline, member, *argument, consumed));
         }
         break;
       case ActionParameter::Role::kResult:
@@ -111,6 +116,12 @@ json option_lines(const Pipeline& pipeline, const Stage& stage, const Action& ac
     }
   }
   return lines;
+}
+
+json all_fitted(const json& lines, std::size_t indent) {
+  json out = json::array();
+  for (const json& line : lines) out.push_back(fitted(line.get<std::string>(), indent));
+  return out;
 }
 
 /// What is done about the produced event, statement by statement.
@@ -136,8 +147,7 @@ Assignments assignments(const Pipeline& pipeline, const Action& action, const Pr
         lines.push_back(target + " = " + path_expression(pipeline, consumed, "event", {field.name}));
         break;
       case FieldSource::Kind::kSet:
-        lines.push_back(target + " = " +
-                        value_expression(pipeline, source.expression, field.type, consumed, record_name));
+        lines.push_back(target + " = " + value_expression(pipeline, source.expression, field, consumed, record_name));
         break;
       case FieldSource::Kind::kAction:
         (action.makes_many ? out.before : out.after)
@@ -215,19 +225,20 @@ bool returns_event(const Pipeline& pipeline, const Stage& stage) {
 std::string handler_signature(const Pipeline& pipeline, const Stage& stage, const std::string& attribute = "",
                               bool named = true) {
   std::string result = "void";
-  std::string parameters = attribute + (stage.collect ? "const std::vector<" + stage.consumes + ">& events"
-                                                      : "const " + stage.consumes + (named ? "& event" : "&"));
-  parameters += ", " + attribute + "pipegen::Context& context";
+  std::vector<std::string> parameters{
+      attribute + (stage.collect ? "const std::vector<" + stage.consumes + ">& events"
+                                 : "const " + stage.consumes + (named ? "& event" : "&")),
+      attribute + "pipegen::Context& context"};
   if (returns_event(pipeline, stage)) {
     const ProducedEvent& produced = stage.produces[0];
     result =
         produced.count == ProducedEvent::Count::kOptional ? "std::optional<" + produced.event + ">" : produced.event;
   } else {
     for (const EmitterText& emitter : emitters(pipeline, stage)) {
-      parameters += ", " + attribute + emitter.type + "& " + emitter.name;
+      parameters.push_back(attribute + emitter.type + "& " + emitter.name);
     }
   }
-  return result + " handle(" + parameters + ")";
+  return aligned(result + " handle(", parameters, ")");
 }
 
 /// The statements that call the handler and publish what it gives.
@@ -271,7 +282,7 @@ json stage_view(const Pipeline& pipeline, const Stage& stage) {
   const Event& consumed = pipeline.events.at(stage.consumes);
   json lines = json::array();
   const auto line = [&](const std::string& member, const std::string& value) {
-    lines.push_back("." + member + " = " + value);
+    lines.push_back(fitted("." + member + " = " + value, 6));
   };
   line("pipeline", cpp_string(pipeline.name));
   line("name", cpp_string(stage.name));
@@ -405,10 +416,11 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
       }
       return name;
     }();
-    handler["options"] = option_lines(pipeline, stage, *action, consumed.record, produced_record);
-    handler["assignments"] = lines.before;
+    handler["options"] =
+        all_fitted(option_lines(pipeline, stage, *action, consumed.record, produced_record), kOptionIndent);
+    handler["assignments"] = all_fitted(lines.before, action->makes_many ? 4 : 2);
     handler["has_results"] = !lines.after.empty();
-    handler["results"] = lines.after;
+    handler["results"] = all_fitted(lines.after, 2);
     if (produced != nullptr) handler["deliver"] = deliver(pipeline, stage, consumed.record);
     for (const ActionParameter& parameter : action->parameters) {
       const ActionArgument* argument = find_argument(stage, parameter.name);

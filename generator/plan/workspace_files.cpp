@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <sstream>
 
 #include "model/action.hpp"
 #include "plan/text.hpp"
@@ -27,7 +28,7 @@ const std::vector<Packages>& packages() {
       {"http", {"libcpp-httplib-dev"}, {"libcpp-httplib0.11"}},
       {"worker", {}, {}},
       {"pdf", {"libpoppler-cpp-dev"}, {"libpoppler-cpp0v5"}},
-      {"ocr", {"libleptonica-dev", "libtesseract-dev"}, {"libtesseract5", "tesseract-ocr-eng"}},
+      {"ocr", {"libleptonica-dev", "libtesseract-dev"}, {"libtesseract5"}},
       {"speech", {"libespeak-ng-dev"}, {"espeak-ng-data", "libespeak-ng1"}},
       {"audio", {"libsndfile1-dev"}, {"libsndfile1"}},
       {"exec", {}, {}},
@@ -36,8 +37,23 @@ const std::vector<Packages>& packages() {
   return kPackages;
 }
 
-json package_list(const std::vector<std::string>& components, bool run) {
+/// Tesseract's data, by language: "deu+chi_sim" -> "tesseract-ocr-deu", "tesseract-ocr-chi-sim".
+std::set<std::string> language_packages(const Stage& stage) {
   std::set<std::string> names;
+  const auto argument = std::ranges::find(stage.arguments, "language", &ActionArgument::parameter);
+  if (stage.action != "ocr" || argument == stage.arguments.end()) return names;
+  std::istringstream languages(argument->value.literal.text);
+  for (std::string language; std::getline(languages, language, '+');) {
+    std::ranges::replace(language, '_', '-');
+    // Scripts ("script/Latin") are in packages of other names.
+    const bool plain = std::ranges::all_of(
+        language, [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; });
+    if (plain && !language.empty()) names.insert("tesseract-ocr-" + language);
+  }
+  return names;
+}
+
+json package_list(const std::vector<std::string>& components, bool run, std::set<std::string> names = {}) {
   for (const Packages& entry : packages()) {
     if (std::ranges::find(components, entry.component) == components.end()) continue;
     for (const std::string_view name : run ? entry.run : entry.build) names.emplace(name);
@@ -129,7 +145,9 @@ std::string dead_letter_stream(const Pipeline& pipeline) { return pipeline.const
 void plan_service(const Pipeline& pipeline, const Service& service, const Needs& needs, const json& base, Plan& plan) {
   json view = base;
   view["build_packages"] = package_list(service.components, false);
-  view["run_packages"] = package_list(service.components, true);
+  view["run_packages"] =
+      package_list(service.components, true,
+                   service.is_api ? std::set<std::string>{} : language_packages(pipeline.stages.at(service.name)));
   view["section"] = service.section;
   view["environment"] = upper_case(service.section);
   view["port"] = pipeline.ingest && service.is_api ? pipeline.ingest->port : 9090;

@@ -3,4 +3,6 @@
 
 #include "audit/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "audit", audit::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "audit", audit::stage);
+}

@@ -51,11 +51,24 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .topology = topology(settings),
       .status_bucket = "",
       .idempotency_bucket = "THUMBS_IDEMPOTENCY",
-      .openapi = kOpenApi,
+      .openapi = openapi(),
   };
-  api.events.push_back({.event = "PictureCreated", .publish = post_picture_created});
-  api.stages.push_back({.name = "thumbnail", .consumes = "PictureCreated", .produces = {"ThumbnailCreated"}, .collects = false});
-  api.stages.push_back({.name = "audit", .consumes = "ThumbnailCreated", .produces = {}, .collects = false});
+  api.events.push_back({
+      .event = "PictureCreated",
+      .publish = post_picture_created,
+  });
+  api.stages.push_back({
+      .name = "thumbnail",
+      .consumes = "PictureCreated",
+      .produces = {"ThumbnailCreated"},
+      .collects = false,
+  });
+  api.stages.push_back({
+      .name = "audit",
+      .consumes = "ThumbnailCreated",
+      .produces = {},
+      .collects = false,
+  });
   return api;
 }
 

@@ -3,4 +3,6 @@
 
 #include "everything/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "everything", everything::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "everything", everything::stage);
+}

@@ -22,7 +22,10 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
       },
       {
           .name = settings.text("nats.regions_stream_name", "REGIONS"),
-          .subjects = {pipegen::subject_filter(settings.text("nats.region_changed_subject", "region.{region}.changed"))},
+          .subjects =
+              {
+                  pipegen::subject_filter(settings.text("nats.region_changed_subject", "region.{region}.changed")),
+              },
           .storage = pipegen::Storage::kMemory,
           .max_messages = 1000,
           .duplicate_window = std::chrono::minutes(5),

@@ -59,10 +59,18 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .topology = topology(settings),
       .status_bucket = "EVERY_TYPE_STATUS",
       .idempotency_bucket = "EVERY_TYPE_IDEMPOTENCY",
-      .openapi = kOpenApi,
+      .openapi = openapi(),
   };
-  api.events.push_back({.event = "EverythingEvent", .publish = post_everything_event});
-  api.stages.push_back({.name = "everything", .consumes = "EverythingEvent", .produces = {"RegionEvent"}, .collects = false});
+  api.events.push_back({
+      .event = "EverythingEvent",
+      .publish = post_everything_event,
+  });
+  api.stages.push_back({
+      .name = "everything",
+      .consumes = "EverythingEvent",
+      .produces = {"RegionEvent"},
+      .collects = false,
+  });
   return api;
 }
 

@@ -13,9 +13,13 @@ Color read_color(pipegen::json::Reader& in) {
   return static_cast<Color>(in.one_of(kColorNames));
 }
 
-std::string to_text(Color value) { return std::string(kColorNames[static_cast<std::size_t>(value)]); }
+std::string to_text(Color value) {
+  return std::string(kColorNames[static_cast<std::size_t>(value)]);
+}
 
-void write(pipegen::json::Writer& out, Color value) { out.value(kColorNames[static_cast<std::size_t>(value)]); }
+void write(pipegen::json::Writer& out, Color value) {
+  out.value(kColorNames[static_cast<std::size_t>(value)]);
+}
 
 Inner read_inner(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
@@ -176,7 +180,8 @@ EverythingEvent read_everything_event(pipegen::json::Reader& in) {
         out.a_float = in.float64();
         break;
       case 5:
-        out.a_list = in.list<std::int32_t>([](pipegen::json::Reader& item) { return item.int32(); }, {.min_length = 1, .max_length = 100});
+        out.a_list = in.list<std::int32_t>([](pipegen::json::Reader& item) { return item.int32(); },
+                                           {.min_length = 1, .max_length = 100});
         break;
       case 6:
         out.a_map = in.map<std::string>([](pipegen::json::Reader& item) { return item.string(); });
@@ -251,7 +256,9 @@ EverythingEvent read_everything_event(pipegen::json::Reader& in) {
         out.maybe_list = in.list<Inner>(read_inner);
         break;
       case 30:
-        out.maybe_map = in.map<pipegen::Decimal>([](pipegen::json::Reader& item) { return item.decimal({.precision = 4, .scale = 1}); });
+        out.maybe_map = in.map<pipegen::Decimal>([](pipegen::json::Reader& item) {
+          return item.decimal({.precision = 4, .scale = 1});
+        });
         break;
       case 31:
         out.maybe_object = in.object_key<RawFiles>();
@@ -269,7 +276,9 @@ EverythingEvent read_everything_event(pipegen::json::Reader& in) {
         out.namespace_ = in.string();
         break;
       case 36:
-        out.nested = in.list<std::map<std::string, std::vector<Color>>>([](pipegen::json::Reader& item) { return item.map<std::vector<Color>>([](pipegen::json::Reader& item) { return item.list<Color>(read_color); }); });
+        out.nested = in.list<std::map<std::string, std::vector<Color>>>([](pipegen::json::Reader& item) {
+          return item.map<std::vector<Color>>([](pipegen::json::Reader& item) { return item.list<Color>(read_color); });
+        });
         break;
       case 37:
         out.renamed = in.string();

@@ -61,7 +61,9 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
 }
 
 /// What the client gave with the upload, completed by what the API knows.
-PDFCreatedEvent documents_event(std::string_view fields, const std::string& workflow_id, const std::string& object_key) {
+PDFCreatedEvent documents_event(std::string_view fields,
+                                const std::string& workflow_id,
+                                const std::string& object_key) {
   auto event = pipegen::json::parse(fields, read_pdf_created_event);
   event.header.workflow_id = workflow_id;
   event.pdf_key = {object_key};
@@ -83,7 +85,7 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .topology = topology(settings),
       .status_bucket = "PDF_TO_AUDIO_STATUS",
       .idempotency_bucket = "PDF_TO_AUDIO_IDEMPOTENCY",
-      .openapi = kOpenApi,
+      .openapi = openapi(),
   };
   api.uploads.push_back({
       .path = "/documents",
@@ -106,8 +108,13 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .event = "PDFCreatedEvent",
       .publish =
           [](std::string_view fields, const std::string& workflow_id, const std::string& object_key,
-             pipegen::Outbox& outbox) { publish(outbox, documents_event(fields, workflow_id, object_key)); },
-      .check = [](std::string_view fields, const std::string& workflow_id) { documents_event(fields, workflow_id, {}); },
+             pipegen::Outbox& outbox) {
+            publish(outbox, documents_event(fields, workflow_id, object_key));
+          },
+      .check =
+          [](std::string_view fields, const std::string& workflow_id) {
+            documents_event(fields, workflow_id, {});
+          },
       .result =
           pipegen::UploadResult{
               .as = "audio",
@@ -117,11 +124,36 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
               .object_key = documents_result,
           },
   });
-  api.stages.push_back({.name = "pdf-to-png", .consumes = "PDFCreatedEvent", .produces = {"PNGCreatedEvent"}, .collects = false});
-  api.stages.push_back({.name = "png-to-text", .consumes = "PNGCreatedEvent", .produces = {"TextProcessedEvent"}, .collects = false});
-  api.stages.push_back({.name = "tts", .consumes = "TextProcessedEvent", .produces = {"AudioChunkCreatedEvent"}, .collects = false});
-  api.stages.push_back({.name = "pcm-to-wav", .consumes = "AudioChunkCreatedEvent", .produces = {"WavFileCreatedEvent"}, .collects = false});
-  api.stages.push_back({.name = "wav-aggregator", .consumes = "WavFileCreatedEvent", .produces = {"FinalAudioCreatedEvent"}, .collects = true});
+  api.stages.push_back({
+      .name = "pdf-to-png",
+      .consumes = "PDFCreatedEvent",
+      .produces = {"PNGCreatedEvent"},
+      .collects = false,
+  });
+  api.stages.push_back({
+      .name = "png-to-text",
+      .consumes = "PNGCreatedEvent",
+      .produces = {"TextProcessedEvent"},
+      .collects = false,
+  });
+  api.stages.push_back({
+      .name = "tts",
+      .consumes = "TextProcessedEvent",
+      .produces = {"AudioChunkCreatedEvent"},
+      .collects = false,
+  });
+  api.stages.push_back({
+      .name = "pcm-to-wav",
+      .consumes = "AudioChunkCreatedEvent",
+      .produces = {"WavFileCreatedEvent"},
+      .collects = false,
+  });
+  api.stages.push_back({
+      .name = "wav-aggregator",
+      .consumes = "WavFileCreatedEvent",
+      .produces = {"FinalAudioCreatedEvent"},
+      .collects = true,
+  });
   return api;
 }
 

@@ -13,9 +13,13 @@ SummaryPlacement read_summary_placement(pipegen::json::Reader& in) {
   return static_cast<SummaryPlacement>(in.one_of(kSummaryPlacementNames));
 }
 
-std::string to_text(SummaryPlacement value) { return std::string(kSummaryPlacementNames[static_cast<std::size_t>(value)]); }
+std::string to_text(SummaryPlacement value) {
+  return std::string(kSummaryPlacementNames[static_cast<std::size_t>(value)]);
+}
 
-void write(pipegen::json::Writer& out, SummaryPlacement value) { out.value(kSummaryPlacementNames[static_cast<std::size_t>(value)]); }
+void write(pipegen::json::Writer& out, SummaryPlacement value) {
+  out.value(kSummaryPlacementNames[static_cast<std::size_t>(value)]);
+}
 
 EventHeader read_event_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {

@@ -3,4 +3,6 @@
 
 #include "pcm_to_wav/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "pcm-to-wav", pcm_to_wav::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "pcm-to-wav", pcm_to_wav::stage);
+}

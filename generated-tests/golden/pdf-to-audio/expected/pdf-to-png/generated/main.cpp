@@ -3,4 +3,6 @@
 
 #include "pdf_to_png/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "pdf-to-png", pdf_to_png::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "pdf-to-png", pdf_to_png::stage);
+}

@@ -25,9 +25,11 @@ TextProcessedEvent handle(const PNGCreatedEvent& event, pipegen::Context& contex
       .language = context.settings().text("png_to_text_service.language", "eng"),
       .blank = event.blank,
       .commentary = pipegen::reach(event.augmentation, &Augmentation::commentary, &Commentary::enabled),
-      .commentary_instructions = pipegen::reach(event.augmentation, &Augmentation::commentary, &Commentary::custom_instructions),
+      .commentary_instructions =
+          pipegen::reach(event.augmentation, &Augmentation::commentary, &Commentary::custom_instructions),
       .summary = pipegen::reach(event.augmentation, &Augmentation::summary, &Summary::enabled),
-      .summary_placement = pipegen::optional_text(pipegen::reach(event.augmentation, &Augmentation::summary, &Summary::placement)),
+      .summary_placement =
+          pipegen::optional_text(pipegen::reach(event.augmentation, &Augmentation::summary, &Summary::placement)),
       .summary_instructions = pipegen::reach(event.augmentation, &Augmentation::summary, &Summary::custom_instructions),
       .chat_url = context.settings().text("png_to_text_service.chat_url", ""),
       .chat_model = context.settings().text("png_to_text_service.chat_model", ""),

@@ -3,4 +3,6 @@
 
 #include "png_to_text/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "png-to-text", png_to_text::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "png-to-text", png_to_text::stage);
+}

@@ -3,4 +3,6 @@
 
 #include "wav_aggregator/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "wav-aggregator", wav_aggregator::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "wav-aggregator", wav_aggregator::stage);
+}

@@ -74,7 +74,9 @@ pipegen::Collect::Item item(std::string_view payload) {
 void consume_group(const std::vector<std::string>& payloads, pipegen::Context& context, pipegen::Outbox& outbox) {
   std::vector<WavFileCreatedEvent> events;
   events.reserve(payloads.size());
-  for (const std::string& payload : payloads) events.push_back(pipegen::json::parse(payload, read_wav_file_created_event));
+  for (const std::string& payload : payloads) {
+    events.push_back(pipegen::json::parse(payload, read_wav_file_created_event));
+  }
   publish(outbox, handle(events, context));
 }
 

@@ -3,4 +3,6 @@
 
 #include "count/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "count", count::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "count", count::stage);
+}

@@ -57,14 +57,42 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .topology = topology(settings),
       .status_bucket = "PICTURES_STATUS",
       .idempotency_bucket = "PICTURES_IDEMPOTENCY",
-      .openapi = kOpenApi,
+      .openapi = openapi(),
   };
-  api.events.push_back({.event = "PictureCreated", .publish = post_picture_created});
-  api.stages.push_back({.name = "thumbnail", .consumes = "PictureCreated", .produces = {"ThumbnailCreated"}, .collects = false});
-  api.stages.push_back({.name = "label", .consumes = "ThumbnailCreated", .produces = {"LabelCreated"}, .collects = false});
-  api.stages.push_back({.name = "spell", .consumes = "LabelCreated", .produces = {"LabelSpelled"}, .collects = false});
-  api.stages.push_back({.name = "count", .consumes = "LabelSpelled", .produces = {}, .collects = false});
-  api.stages.push_back({.name = "notify", .consumes = "LabelSpelled", .produces = {}, .collects = false});
+  api.events.push_back({
+      .event = "PictureCreated",
+      .publish = post_picture_created,
+  });
+  api.stages.push_back({
+      .name = "thumbnail",
+      .consumes = "PictureCreated",
+      .produces = {"ThumbnailCreated"},
+      .collects = false,
+  });
+  api.stages.push_back({
+      .name = "label",
+      .consumes = "ThumbnailCreated",
+      .produces = {"LabelCreated"},
+      .collects = false,
+  });
+  api.stages.push_back({
+      .name = "spell",
+      .consumes = "LabelCreated",
+      .produces = {"LabelSpelled"},
+      .collects = false,
+  });
+  api.stages.push_back({
+      .name = "count",
+      .consumes = "LabelSpelled",
+      .produces = {},
+      .collects = false,
+  });
+  api.stages.push_back({
+      .name = "notify",
+      .consumes = "LabelSpelled",
+      .produces = {},
+      .collects = false,
+  });
   return api;
 }
 

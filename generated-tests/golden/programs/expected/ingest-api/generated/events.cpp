@@ -13,9 +13,13 @@ Quality read_quality(pipegen::json::Reader& in) {
   return static_cast<Quality>(in.one_of(kQualityNames));
 }
 
-std::string to_text(Quality value) { return std::string(kQualityNames[static_cast<std::size_t>(value)]); }
+std::string to_text(Quality value) {
+  return std::string(kQualityNames[static_cast<std::size_t>(value)]);
+}
 
-void write(pipegen::json::Writer& out, Quality value) { out.value(kQualityNames[static_cast<std::size_t>(value)]); }
+void write(pipegen::json::Writer& out, Quality value) {
+  out.value(kQualityNames[static_cast<std::size_t>(value)]);
+}
 
 Crop read_crop(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {

@@ -3,4 +3,6 @@
 
 #include "label/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "label", label::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "label", label::stage);
+}

@@ -10,7 +10,9 @@ void handle(const LabelSpelled& event, pipegen::Context& context) {
       .url = context.settings().text("notify_service.url", "https://hooks.example.com/labels"),
       .method = context.settings().text("notify_service.method", "PUT"),
       .content_type = context.settings().text("notify_service.content_type", ""),
-      .values = {{"eventId", event.header.event_id}, {"spelling", event.spelling}, {"workflowId", event.header.workflow_id}},
+      .values = {{"eventId", event.header.event_id},
+                 {"spelling", event.spelling},
+                 {"workflowId", event.header.workflow_id}},
       .bearer_token = context.settings().secret("notify_service.bearer_token"),
   };
   pipegen::actions::http_call(context, options);

@@ -3,4 +3,6 @@
 
 #include "notify/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "notify", notify::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "notify", notify::stage);
+}

@@ -3,4 +3,6 @@
 
 #include "spell/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "spell", spell::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "spell", spell::stage);
+}

@@ -12,10 +12,26 @@ ThumbnailCreated handle(const PictureCreated& event, pipegen::Context& context) 
   out.thumbnail_key = {pipegen::concat(out.header.workflow_id, "/", out.page_number, ".png")};
 
   const pipegen::actions::Exec options{
-      .program = context.settings().list("thumbnail_service.program", {"convert", "{input}", "-resize", "{width}x", "-comment", "{comment}", "-quality", "{quality}", "-crop", "{left}-{right}", "{output}"}),
+      .program = context.settings().list(
+          "thumbnail_service.program",
+          {"convert",
+           "{input}",
+           "-resize",
+           "{width}x",
+           "-comment",
+           "{comment}",
+           "-quality",
+           "{quality}",
+           "-crop",
+           "{left}-{right}",
+           "{output}"}),
       .input = event.picture_key,
       .output = out.thumbnail_key,
-      .values = {{"comment", pipegen::concat("page ", event.page_number, " of ", event.header.workflow_id)}, {"left", pipegen::reach(event.crop, &Crop::left)}, {"quality", event.quality}, {"right", pipegen::reach(event.crop, &Crop::right)}, {"width", event.width}},
+      .values = {{"comment", pipegen::concat("page ", event.page_number, " of ", event.header.workflow_id)},
+                 {"left", pipegen::reach(event.crop, &Crop::left)},
+                 {"quality", event.quality},
+                 {"right", pipegen::reach(event.crop, &Crop::right)},
+                 {"width", event.width}},
   };
   pipegen::actions::exec(context, options);
   return out;

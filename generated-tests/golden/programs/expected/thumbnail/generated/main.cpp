@@ -3,4 +3,6 @@
 
 #include "thumbnail/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "thumbnail", thumbnail::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "thumbnail", thumbnail::stage);
+}

@@ -13,9 +13,13 @@ Kind read_kind(pipegen::json::Reader& in) {
   return static_cast<Kind>(in.one_of(kKindNames));
 }
 
-std::string to_text(Kind value) { return std::string(kKindNames[static_cast<std::size_t>(value)]); }
+std::string to_text(Kind value) {
+  return std::string(kKindNames[static_cast<std::size_t>(value)]);
+}
 
-void write(pipegen::json::Writer& out, Kind value) { out.value(kKindNames[static_cast<std::size_t>(value)]); }
+void write(pipegen::json::Writer& out, Kind value) {
+  out.value(kKindNames[static_cast<std::size_t>(value)]);
+}
 
 Mark read_mark(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
@@ -138,7 +142,9 @@ ReadingCopied read_reading_copied(pipegen::json::Reader& in) {
         out.marks = in.list<Mark>(read_mark);
         break;
       case 3:
-        out.marks_by_name = in.map<std::vector<Mark>>([](pipegen::json::Reader& item) { return item.list<Mark>(read_mark); });
+        out.marks_by_name = in.map<std::vector<Mark>>([](pipegen::json::Reader& item) {
+          return item.list<Mark>(read_mark);
+        });
         break;
       case 4:
         out.maybe_mark = read_mark(in);
@@ -196,7 +202,9 @@ ReadingTaken read_reading_taken(pipegen::json::Reader& in) {
         out.marks = in.list<Mark>(read_mark);
         break;
       case 4:
-        out.marks_by_name = in.map<std::vector<Mark>>([](pipegen::json::Reader& item) { return item.list<Mark>(read_mark); });
+        out.marks_by_name = in.map<std::vector<Mark>>([](pipegen::json::Reader& item) {
+          return item.list<Mark>(read_mark);
+        });
         break;
       case 5:
         out.maybe_mark = read_mark(in);
@@ -289,7 +297,9 @@ void publish(pipegen::Outbox& outbox, AnythingChanged event, std::string_view ev
   event.id = fresh.uuid("id");
   outbox.publish({
       .event = "AnythingChanged",
-      .subject = pipegen::fill_subject(outbox.settings().text("nats.any_changed_subject", "any.{event}.{class}.changed"), {{"event", pipegen::concat(event_)}, {"class", pipegen::concat(class_)}}),
+      .subject = pipegen::fill_subject(
+          outbox.settings().text("nats.any_changed_subject", "any.{event}.{class}.changed"),
+          {{"event", pipegen::concat(event_)}, {"class", pipegen::concat(class_)}}),
       .payload = pipegen::json::to_json(event),
   });
 }
@@ -307,7 +317,9 @@ void publish(pipegen::Outbox& outbox, ReadingCopied event) {
   renew(event.tree.mark, fresh.in("tree.mark"));
   outbox.publish({
       .event = "ReadingCopied",
-      .subject = pipegen::fill_subject(outbox.settings().text("nats.copied_subject", "copied.{region}"), {{"region", pipegen::concat(event.region)}}),
+      .subject = pipegen::fill_subject(
+          outbox.settings().text("nats.copied_subject", "copied.{region}"),
+          {{"region", pipegen::concat(event.region)}}),
       .payload = pipegen::json::to_json(event),
   });
 }
@@ -317,7 +329,9 @@ void publish(pipegen::Outbox& outbox, RegionChanged event, std::string_view regi
   event.id = fresh.uuid("id");
   outbox.publish({
       .event = "RegionChanged",
-      .subject = pipegen::fill_subject(outbox.settings().text("nats.region_changed_subject", "region.{region}.{source}.changed"), {{"region", pipegen::concat(region)}, {"source", pipegen::concat(event.source)}}),
+      .subject = pipegen::fill_subject(
+          outbox.settings().text("nats.region_changed_subject", "region.{region}.{source}.changed"),
+          {{"region", pipegen::concat(region)}, {"source", pipegen::concat(event.source)}}),
       .payload = pipegen::json::to_json(event),
   });
 }

@@ -3,4 +3,6 @@
 
 #include "compare/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "compare", compare::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "compare", compare::stage);
+}

@@ -15,7 +15,14 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
   topology.streams = {
       {
           .name = settings.text("nats.changes_stream_name", "CHANGES"),
-          .subjects = {pipegen::subject_filter(settings.text("nats.any_changed_subject", "any.{event}.{class}.changed")), pipegen::subject_filter(settings.text("nats.copied_subject", "copied.{region}")), pipegen::subject_filter(settings.text("nats.joined_subject", "joined.{voice}.{group}")), pipegen::subject_filter(settings.text("nats.region_changed_subject", "region.{region}.{source}.changed"))},
+          .subjects =
+              {
+                  pipegen::subject_filter(settings.text("nats.any_changed_subject", "any.{event}.{class}.changed")),
+                  pipegen::subject_filter(settings.text("nats.copied_subject", "copied.{region}")),
+                  pipegen::subject_filter(settings.text("nats.joined_subject", "joined.{voice}.{group}")),
+                  pipegen::subject_filter(
+                      settings.text("nats.region_changed_subject", "region.{region}.{source}.changed")),
+              },
           .duplicate_window = std::chrono::minutes(13),
       },
       {

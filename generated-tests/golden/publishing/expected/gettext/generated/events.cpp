@@ -63,7 +63,9 @@ void write(pipegen::json::Writer& out, const ReadingsJoined& value) {
 void publish(pipegen::Outbox& outbox, ReadingsJoined event, std::string_view voice, std::string_view group) {
   outbox.publish({
       .event = "ReadingsJoined",
-      .subject = pipegen::fill_subject(outbox.settings().text("nats.joined_subject", "joined.{voice}.{group}"), {{"voice", pipegen::concat(voice)}, {"group", pipegen::concat(group)}}),
+      .subject = pipegen::fill_subject(
+          outbox.settings().text("nats.joined_subject", "joined.{voice}.{group}"),
+          {{"voice", pipegen::concat(voice)}, {"group", pipegen::concat(group)}}),
       .payload = pipegen::json::to_json(event),
   });
 }

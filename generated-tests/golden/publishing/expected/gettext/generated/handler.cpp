@@ -5,7 +5,9 @@
 
 namespace gettext_ {
 
-void handle(const std::vector<ReadingSpoken>& events, pipegen::Context& context, pipegen::Emitter<ReadingsJoined, std::string_view, std::string_view>& emit) {
+void handle(const std::vector<ReadingSpoken>& events,
+            pipegen::Context& context,
+            pipegen::Emitter<ReadingsJoined, std::string_view, std::string_view>& emit) {
   const ReadingSpoken& event = events.front();
   ReadingsJoined out;
   out.audio_key = {context.output_key("bin")};

@@ -3,4 +3,6 @@
 
 #include "gettext_/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "gettext", gettext_::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "gettext", gettext_::stage);
+}

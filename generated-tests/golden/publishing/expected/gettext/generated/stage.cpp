@@ -15,7 +15,14 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
   topology.streams = {
       {
           .name = settings.text("nats.changes_stream_name", "CHANGES"),
-          .subjects = {pipegen::subject_filter(settings.text("nats.any_changed_subject", "any.{event}.{class}.changed")), pipegen::subject_filter(settings.text("nats.copied_subject", "copied.{region}")), pipegen::subject_filter(settings.text("nats.joined_subject", "joined.{voice}.{group}")), pipegen::subject_filter(settings.text("nats.region_changed_subject", "region.{region}.{source}.changed"))},
+          .subjects =
+              {
+                  pipegen::subject_filter(settings.text("nats.any_changed_subject", "any.{event}.{class}.changed")),
+                  pipegen::subject_filter(settings.text("nats.copied_subject", "copied.{region}")),
+                  pipegen::subject_filter(settings.text("nats.joined_subject", "joined.{voice}.{group}")),
+                  pipegen::subject_filter(
+                      settings.text("nats.region_changed_subject", "region.{region}.{source}.changed")),
+              },
           .duplicate_window = std::chrono::minutes(13),
       },
       {
@@ -59,7 +66,9 @@ pipegen::Collect::Item item(std::string_view payload) {
 void consume_group(const std::vector<std::string>& payloads, pipegen::Context& context, pipegen::Outbox& outbox) {
   std::vector<ReadingSpoken> events;
   events.reserve(payloads.size());
-  for (const std::string& payload : payloads) events.push_back(pipegen::json::parse(payload, read_reading_spoken));
+  for (const std::string& payload : payloads) {
+    events.push_back(pipegen::json::parse(payload, read_reading_spoken));
+  }
   pipegen::Emitter<ReadingsJoined, std::string_view, std::string_view> emit(outbox);
   handle(events, context, emit);
 }

@@ -51,13 +51,36 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .topology = topology(settings),
       .status_bucket = "",
       .idempotency_bucket = "PUBLISHING_IDEMPOTENCY",
-      .openapi = kOpenApi,
+      .openapi = openapi(),
   };
-  api.events.push_back({.event = "ReadingTaken", .publish = post_reading_taken});
-  api.stages.push_back({.name = "compare", .consumes = "ReadingTaken", .produces = {"AnythingChanged", "ReadingCopied", "RegionChanged"}, .collects = false});
-  api.stages.push_back({.name = "tm", .consumes = "ReadingTaken", .produces = {"RegionChanged"}, .collects = false});
-  api.stages.push_back({.name = "tts", .consumes = "ReadingTaken", .produces = {"ReadingSpoken"}, .collects = false});
-  api.stages.push_back({.name = "gettext", .consumes = "ReadingSpoken", .produces = {"ReadingsJoined"}, .collects = true});
+  api.events.push_back({
+      .event = "ReadingTaken",
+      .publish = post_reading_taken,
+  });
+  api.stages.push_back({
+      .name = "compare",
+      .consumes = "ReadingTaken",
+      .produces = {"AnythingChanged", "ReadingCopied", "RegionChanged"},
+      .collects = false,
+  });
+  api.stages.push_back({
+      .name = "tm",
+      .consumes = "ReadingTaken",
+      .produces = {"RegionChanged"},
+      .collects = false,
+  });
+  api.stages.push_back({
+      .name = "tts",
+      .consumes = "ReadingTaken",
+      .produces = {"ReadingSpoken"},
+      .collects = false,
+  });
+  api.stages.push_back({
+      .name = "gettext",
+      .consumes = "ReadingSpoken",
+      .produces = {"ReadingsJoined"},
+      .collects = true,
+  });
   return api;
 }
 

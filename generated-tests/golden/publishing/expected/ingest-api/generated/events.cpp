@@ -13,9 +13,13 @@ Kind read_kind(pipegen::json::Reader& in) {
   return static_cast<Kind>(in.one_of(kKindNames));
 }
 
-std::string to_text(Kind value) { return std::string(kKindNames[static_cast<std::size_t>(value)]); }
+std::string to_text(Kind value) {
+  return std::string(kKindNames[static_cast<std::size_t>(value)]);
+}
 
-void write(pipegen::json::Writer& out, Kind value) { out.value(kKindNames[static_cast<std::size_t>(value)]); }
+void write(pipegen::json::Writer& out, Kind value) {
+  out.value(kKindNames[static_cast<std::size_t>(value)]);
+}
 
 Mark read_mark(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
@@ -109,7 +113,9 @@ ReadingTaken read_reading_taken(pipegen::json::Reader& in) {
         out.marks = in.list<Mark>(read_mark);
         break;
       case 4:
-        out.marks_by_name = in.map<std::vector<Mark>>([](pipegen::json::Reader& item) { return item.list<Mark>(read_mark); });
+        out.marks_by_name = in.map<std::vector<Mark>>([](pipegen::json::Reader& item) {
+          return item.list<Mark>(read_mark);
+        });
         break;
       case 5:
         out.maybe_mark = read_mark(in);

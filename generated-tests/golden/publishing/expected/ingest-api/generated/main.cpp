@@ -3,4 +3,6 @@
 
 #include "ingest_api/api.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_ingest_api(argc, argv, "ingest-api", ingest_api::api); }
+int main(int argc, char** argv) {
+  return pipegen::run_ingest_api(argc, argv, "ingest-api", ingest_api::api);
+}

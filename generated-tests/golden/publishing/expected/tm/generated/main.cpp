@@ -3,4 +3,6 @@
 
 #include "tm_/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "tm", tm_::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "tm", tm_::stage);
+}

@@ -13,9 +13,13 @@ Kind read_kind(pipegen::json::Reader& in) {
   return static_cast<Kind>(in.one_of(kKindNames));
 }
 
-std::string to_text(Kind value) { return std::string(kKindNames[static_cast<std::size_t>(value)]); }
+std::string to_text(Kind value) {
+  return std::string(kKindNames[static_cast<std::size_t>(value)]);
+}
 
-void write(pipegen::json::Writer& out, Kind value) { out.value(kKindNames[static_cast<std::size_t>(value)]); }
+void write(pipegen::json::Writer& out, Kind value) {
+  out.value(kKindNames[static_cast<std::size_t>(value)]);
+}
 
 Mark read_mark(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
@@ -145,7 +149,9 @@ ReadingTaken read_reading_taken(pipegen::json::Reader& in) {
         out.marks = in.list<Mark>(read_mark);
         break;
       case 4:
-        out.marks_by_name = in.map<std::vector<Mark>>([](pipegen::json::Reader& item) { return item.list<Mark>(read_mark); });
+        out.marks_by_name = in.map<std::vector<Mark>>([](pipegen::json::Reader& item) {
+          return item.list<Mark>(read_mark);
+        });
         break;
       case 5:
         out.maybe_mark = read_mark(in);
@@ -189,7 +195,9 @@ void write(pipegen::json::Writer& out, const ReadingTaken& value) {
 void publish(pipegen::Outbox& outbox, ReadingSpoken event, std::string_view kind) {
   outbox.publish({
       .event = "ReadingSpoken",
-      .subject = pipegen::fill_subject(outbox.settings().text("nats.spoken_subject", "spoken.{kind}.{region}"), {{"kind", pipegen::concat(kind)}, {"region", pipegen::concat(event.region)}}),
+      .subject = pipegen::fill_subject(
+          outbox.settings().text("nats.spoken_subject", "spoken.{kind}.{region}"),
+          {{"kind", pipegen::concat(kind)}, {"region", pipegen::concat(event.region)}}),
       .payload = pipegen::json::to_json(event),
   });
 }

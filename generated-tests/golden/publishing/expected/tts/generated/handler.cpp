@@ -5,7 +5,9 @@
 
 namespace tts {
 
-void handle(const ReadingTaken& event, pipegen::Context& context, pipegen::Emitter<ReadingSpoken, std::string_view>& emit) {
+void handle(const ReadingTaken& event,
+            pipegen::Context& context,
+            pipegen::Emitter<ReadingSpoken, std::string_view>& emit) {
   ReadingSpoken out;
   out.page = event.page;
   out.pages = event.pages;

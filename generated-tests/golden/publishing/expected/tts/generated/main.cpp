@@ -3,4 +3,6 @@
 
 #include "tts/stage.hpp"
 
-int main(int argc, char** argv) { return pipegen::run_worker(argc, argv, "tts", tts::stage); }
+int main(int argc, char** argv) {
+  return pipegen::run_worker(argc, argv, "tts", tts::stage);
+}

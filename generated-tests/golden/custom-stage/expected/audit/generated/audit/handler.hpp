@@ -9,7 +9,7 @@
 namespace audit {
 
 /// Writes down what was made.
-/// Yours, in src/handler.cpp. Called from audit's worker threads, several at a time; throw pipegen::PermanentError to
+/// Yours, in src/handler.cpp. Called from the worker's threads, several at a time; throw pipegen::PermanentError to
 /// dead-letter the message, anything else to have it delivered again.
 void handle(const ThumbnailCreated& event, pipegen::Context& context);
 

@@ -7,8 +7,8 @@
 
 namespace ingest_api {
 
-/// OpenAPI 3.1 document of this API.
-extern const std::string_view kOpenApi;
+/// OpenAPI 3.1 document of this API. Valid for as long as the program runs.
+std::string_view openapi();
 
 /// The API as the schema describes it, under the names that the settings give to streams, subjects and buckets.
 pipegen::IngestApi api(const pipegen::Settings& settings);

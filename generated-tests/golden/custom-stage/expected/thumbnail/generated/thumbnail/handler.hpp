@@ -9,7 +9,7 @@
 namespace thumbnail {
 
 /// Makes a small picture of a large one.
-/// Yours, in src/handler.cpp. Called from thumbnail's worker threads, several at a time; throw pipegen::PermanentError to
+/// Yours, in src/handler.cpp. Called from the worker's threads, several at a time; throw pipegen::PermanentError to
 /// dead-letter the message, anything else to have it delivered again.
 ThumbnailCreated handle(const PictureCreated& event, pipegen::Context& context);
 

@@ -9,7 +9,7 @@
 namespace everything {
 
 /// Turns everything into nothing much, or several regions.
-/// Yours, in src/handler.cpp. Called from everything's worker threads, several at a time; throw pipegen::PermanentError to
+/// Yours, in src/handler.cpp. Called from the worker's threads, several at a time; throw pipegen::PermanentError to
 /// dead-letter the message, anything else to have it delivered again.
 void handle(const EverythingEvent& event, pipegen::Context& context, pipegen::Emitter<RegionEvent>& emit);
 

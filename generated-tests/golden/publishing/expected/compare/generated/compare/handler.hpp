@@ -9,10 +9,14 @@
 namespace compare {
 
 /// Says who changed.
-/// Yours, in src/handler.cpp. Called from compare's worker threads, several at a time; throw pipegen::PermanentError to
+/// Yours, in src/handler.cpp. Called from the worker's threads, several at a time; throw pipegen::PermanentError to
 /// dead-letter the message, anything else to have it delivered again.
 /// emit_anything_changed(event, event_, class_) publishes on any.{event}.{class}.changed.
 /// emit_region_changed(event, region) publishes on region.{region}.{source}.changed.
-void handle(const ReadingTaken& event, pipegen::Context& context, pipegen::Emitter<AnythingChanged, std::string_view, std::string_view>& emit_anything_changed, pipegen::Emitter<ReadingCopied>& emit_reading_copied, pipegen::Emitter<RegionChanged, std::string_view>& emit_region_changed);
+void handle(const ReadingTaken& event,
+            pipegen::Context& context,
+            pipegen::Emitter<AnythingChanged, std::string_view, std::string_view>& emit_anything_changed,
+            pipegen::Emitter<ReadingCopied>& emit_reading_copied,
+            pipegen::Emitter<RegionChanged, std::string_view>& emit_region_changed);
 
 }  // namespace compare

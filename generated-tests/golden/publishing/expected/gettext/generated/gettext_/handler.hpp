@@ -11,6 +11,8 @@ namespace gettext_ {
 /// Joins the pages of a region.
 /// `events` is a complete group, in order of its index.
 /// emit(event, voice, group) publishes on joined.{voice}.{group}.
-void handle(const std::vector<ReadingSpoken>& events, pipegen::Context& context, pipegen::Emitter<ReadingsJoined, std::string_view, std::string_view>& emit);
+void handle(const std::vector<ReadingSpoken>& events,
+            pipegen::Context& context,
+            pipegen::Emitter<ReadingsJoined, std::string_view, std::string_view>& emit);
 
 }  // namespace gettext_

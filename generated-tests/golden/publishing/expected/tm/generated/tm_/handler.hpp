@@ -9,9 +9,11 @@
 namespace tm_ {
 
 /// Its name is a struct of the C library.
-/// Yours, in src/handler.cpp. Called from tm_'s worker threads, several at a time; throw pipegen::PermanentError to
+/// Yours, in src/handler.cpp. Called from the worker's threads, several at a time; throw pipegen::PermanentError to
 /// dead-letter the message, anything else to have it delivered again.
 /// emit(event, region) publishes on region.{region}.{source}.changed.
-void handle(const ReadingTaken& event, pipegen::Context& context, pipegen::Emitter<RegionChanged, std::string_view>& emit);
+void handle(const ReadingTaken& event,
+            pipegen::Context& context,
+            pipegen::Emitter<RegionChanged, std::string_view>& emit);
 
 }  // namespace tm_

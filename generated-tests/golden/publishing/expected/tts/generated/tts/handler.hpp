@@ -10,6 +10,8 @@ namespace tts {
 
 /// Speaks a reading.
 /// emit(event, kind) publishes on spoken.{kind}.{region}.
-void handle(const ReadingTaken& event, pipegen::Context& context, pipegen::Emitter<ReadingSpoken, std::string_view>& emit);
+void handle(const ReadingTaken& event,
+            pipegen::Context& context,
+            pipegen::Emitter<ReadingSpoken, std::string_view>& emit);
 
 }  // namespace tts
