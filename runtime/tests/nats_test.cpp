@@ -20,11 +20,6 @@
 #include "support/nats_jwt.hpp"
 #include "support/nats_server.hpp"
 
-#ifdef __SANITIZE_ADDRESS__
-// It keeps what was freed, to see uses of it. Where memory is measured, not 256 MiB of it.
-extern "C" const char* __asan_default_options() { return "quarantine_size_mb=8"; }
-#endif
-
 namespace pipegen {
 namespace {
 

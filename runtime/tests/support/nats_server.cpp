@@ -17,6 +17,11 @@
 #include <stdexcept>
 #include <thread>
 
+#ifdef __SANITIZE_ADDRESS__
+// It keeps what was freed, to see uses of it. Tests measure memory: not 256 MiB of it.
+extern "C" const char* __asan_default_options() { return "quarantine_size_mb=8"; }
+#endif
+
 namespace pipegen::testing {
 namespace {
 
