@@ -4,6 +4,7 @@
 //   node interop.mjs bench    MB/s of both for an object of 100 MiB, memory of ours for one of 1 GiB
 //
 // INTEROP_TOOL names the runtime's command-line tool (built as <build>/bin/interop_tool).
+import "./webcrypto.mjs";
 import { spawn, execFileSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
