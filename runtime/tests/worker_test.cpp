@@ -926,13 +926,11 @@ TEST_F(WorkerTest, AMessageThatComesAgainWhileItIsInHandIsCountedAndNotHandledTw
     while (!finish) std::this_thread::sleep_for(5ms);
   });
   stage.ack_wait = 60s;
-  auto options = quick();
-  options.consumer.heartbeat = 200ms;
-  auto worker = start(stage, options);
+  auto worker = start(stage);
   send("x");
   ASSERT_TRUE(eventually([&] { return calls == 1; }));
-  // The consumer that is made in its place delivers all that is not acked.
-  js_DeleteConsumer(connection_.handles().publish_js, "IN", "work-workers", nullptr, nullptr);
+  // As a nak that somebody else sends: first delivery, first of the stream, first of the consumer.
+  natsConnection_PublishString(connection_.handles().publish, "$JS.ACK.IN.work-workers.1.1.1.0.0", "-NAK");
   EXPECT_TRUE(eventually([&] { return metric("pipegen_late_redeliveries_total") == 1; }));
   finish = true;
   ASSERT_TRUE(all_acked());
