@@ -785,6 +785,11 @@ TEST_F(Speak, KeepsSilentWhereThereAreNoWords) {
 }
 
 TEST_F(Speak, SpeaksInSeveralThreadsAtATime) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP()
+      << "each text is spoken in a fork, and AddressSanitizer's own locks do not survive one that is made while "
+         "another thread begins";
+#endif
   const std::string expected = speak(options(kSentence));
   std::vector<std::string> made(4);
   {
