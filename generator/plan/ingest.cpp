@@ -270,15 +270,14 @@ void plan_ingest(const Pipeline& pipeline, Plan& plan) {
       {"components", service.components},
       {"sources", {"generated/api.cpp", "generated/events.cpp", "generated/main.cpp", "generated/openapi.cpp"}},
       {"origin", origins(origin_files)}};
-  const auto add = [&](const std::string& path, const std::string& name, const json& extra) {
-    json view = base;
-    view.update(extra);
+  const auto add = [&](const std::string& path, const std::string& name, json view) {
+    view.insert(base.begin(), base.end());
     plan.files.push_back({path, name, Owner::kPipegen, std::move(view)});
   };
   const std::string generated = service.name + "/generated/";
-  const json types = types_view(pipeline, events, published, filled);
+  json types = types_view(pipeline, events, published, filled);
   add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", types);
-  add(generated + "events.cpp", "service/generated/events.cpp", types);
+  add(generated + "events.cpp", "service/generated/events.cpp", std::move(types));
   add(generated + service.cpp_name + "/api.hpp", "ingest/generated/api.hpp", json::object());
   add(generated + "main.cpp", "ingest/generated/main.cpp", json::object());
   add(generated + "openapi.cpp", "ingest/generated/openapi.cpp",

@@ -8,7 +8,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t kIndent = 10;  // of a member of a stream or bucket
+constexpr std::size_t kIndent = 6;  // of a member of a stream or bucket
 constexpr std::string_view kFilter = "pipegen::subject_filter(";
 
 /// `.max_age = …` and the like, only where the schema says something else than the runtime's default.
@@ -95,11 +95,7 @@ json topology_view(const Pipeline& pipeline, const Needs& needs, bool idempotenc
     key_value_views.push_back(plain_bucket(status, std::chrono::hours(24 * 7)));
   }
   if (idempotency) key_value_views.push_back(plain_bucket(pipeline.constant + "_IDEMPOTENCY", std::chrono::hours(24)));
-  return {{"streams", stream_views},
-          {"object_buckets", object_views},
-          {"has_object_buckets", !object_views.empty()},
-          {"key_values", key_value_views},
-          {"has_key_values", !key_value_views.empty()}};
+  return {{"streams", stream_views}, {"object_buckets", object_views}, {"key_values", key_value_views}};
 }
 
 }  // namespace pipegen::gen

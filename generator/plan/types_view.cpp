@@ -145,10 +145,10 @@ json renew_views(const Pipeline& pipeline, std::set<const Record*> renewed) {
     if (views.contains(record.name)) continue;
     json lines = json::array();
     fresh_lines(pipeline, record, "value", "", lines, renewed);
-    views[record.name] = {{"name", record.name}, {"fresh", lines}};
+    views[record.name] = {{"name", record.name}, {"fresh", std::move(lines)}};
   }
   json out = json::array();
-  for (const auto& [name, view] : views) out.push_back(view);
+  for (auto& [name, view] : views) out.push_back(std::move(view));
   return out;
 }
 
@@ -169,7 +169,7 @@ json field_view(const Pipeline& pipeline, const std::string& struct_name, const 
           {"wire", cpp_string(field.json_name)},
           {"entry", "{" + cpp_string(field.json_name) + (required ? "}" : ", pipegen::json::kOptional}")},
           {"read", target + read_expression(pipeline, field, pattern, &place)},
-          {"patterns", patterns}};
+          {"patterns", std::move(patterns)}};
 }
 
 }  // namespace
@@ -182,21 +182,22 @@ json record_view(const Pipeline& pipeline, const Record& record, const std::stri
     fields.push_back(field_view(pipeline, name, record.fields[i], i, filled));
     for (const json& pattern : fields.back()["patterns"]) patterns.push_back(pattern);
   }
+  const bool has_fields = !fields.empty();
   return {{"name", name},
           {"read_function", read_function(name)},
           {"doc", doc_lines(record.doc)},
-          {"fields", fields},
-          {"patterns", patterns},
-          {"has_fields", !fields.empty()}};
+          {"fields", std::move(fields)},
+          {"patterns", std::move(patterns)},
+          {"has_fields", has_fields}};
 }
 
 namespace {
 
-json group_view(const std::vector<json>& records) {
+json group_view(json records) {
   const bool is_mutual = records.size() > 1;
   // No type of a schema has such a name.
   const std::string scope = is_mutual ? records.front().at("name").get<std::string>() + "_Group" : "";
-  return {{"is_mutual", is_mutual}, {"scope", scope}, {"records", records}};
+  return {{"is_mutual", is_mutual}, {"scope", scope}, {"records", std::move(records)}};
 }
 
 /// `.subject = …`: what an event is published on.
@@ -256,14 +257,14 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
   json records = json::array();
   std::set<std::string> made;
   for (const Group& group : groups_of(pipeline, reachable.records)) {
-    std::vector<json> views;
+    json views = json::array();
     for (const Record* record : group) {
       files.insert(record->origin.file);
       made.insert(record->name);
       views.push_back(record_view(pipeline, *record, record->name, filled));
       records.push_back(views.back());
     }
-    groups.push_back(group_view(views));
+    groups.push_back(group_view(std::move(views)));
   }
   json publishes = json::array();
   std::set<const Record*> renewed;
@@ -275,7 +276,7 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
       const auto doc = event.doc.empty() ? doc_lines("Event on subject " + event.subject + ".") : doc_lines(event.doc);
       view["doc"] = doc;
       records.push_back(view);
-      groups.push_back(group_view({view}));
+      groups.push_back(group_view(json::array({std::move(view)})));
     }
     if (published.contains(name)) {
       json lines = json::array();
@@ -298,12 +299,12 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
                            {"is_result", is_result}});
     }
   }
-  return {{"enums", enums},
-          {"buckets", buckets},
-          {"groups", groups},
-          {"records", records},
+  return {{"enums", std::move(enums)},
+          {"buckets", std::move(buckets)},
+          {"groups", std::move(groups)},
+          {"records", std::move(records)},
           {"renews", renew_views(pipeline, std::move(renewed))},
-          {"publishes", publishes},
+          {"publishes", std::move(publishes)},
           {"origin", origins(files)}};
 }
 

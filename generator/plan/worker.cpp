@@ -362,15 +362,13 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
 
   const std::string folder = service.name + "/";
   const std::string generated = folder + "generated/";
-  const auto add = [&](const std::string& path, const std::string& name, Owner owner, const json& extra) {
-    json view = base;
-    view.update(extra);
+  const auto add = [&](const std::string& path, const std::string& name, Owner owner, json view) {
+    view.insert(base.begin(), base.end());
     plan.files.push_back({path, name, owner, std::move(view)});
   };
 
-  json with_types = types;
-  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", Owner::kPipegen, with_types);
-  add(generated + "events.cpp", "service/generated/events.cpp", Owner::kPipegen, with_types);
+  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", Owner::kPipegen, types);
+  add(generated + "events.cpp", "service/generated/events.cpp", Owner::kPipegen, std::move(types));
 
   std::set<std::string> stage_files{stage.origin.file, consumed.origin.file};
   json emits = json::array();
@@ -389,7 +387,7 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
   json stage_data = stage_view(pipeline, stage);
   stage_data["origin"] = origins(stage_files);
   stage_data["topology"] = topology_view(pipeline, needs, false);
-  add(generated + "stage.cpp", "worker/generated/stage.cpp", Owner::kPipegen, stage_data);
+  add(generated + "stage.cpp", "worker/generated/stage.cpp", Owner::kPipegen, std::move(stage_data));
   add(generated + "main.cpp", "worker/generated/main.cpp", Owner::kPipegen, {{"origin", origins({stage.origin.file})}});
 
   if (action != nullptr) {

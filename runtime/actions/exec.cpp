@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
 
 #include "actions/text.hpp"
 #include "pipegen/process.hpp"

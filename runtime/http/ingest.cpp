@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "http/ingest_server.hpp"
 #include "http/service.hpp"
@@ -114,6 +115,10 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
 }
 
 }  // namespace
+
+void IngestApi::add_upload(Upload upload) { uploads.push_back(std::move(upload)); }
+void IngestApi::add_event(EventRoute route) { events.push_back(std::move(route)); }
+void IngestApi::add_stage(StageInfo stage) { stages.push_back(std::move(stage)); }
 
 int run_ingest_api(int argc, char** argv, std::string_view service,
                    const std::function<IngestApi(const Settings& settings)>& make_api) {

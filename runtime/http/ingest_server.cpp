@@ -111,7 +111,7 @@ class Fields {
     std::vector<std::string> names;
     for (const auto& field : known_) {
       if (field.name == name) return field;
-      names.push_back(field.name);
+      names.emplace_back(field.name);
     }
     throw invalid(pointer(name),
                   "there is no field " + name +

@@ -120,7 +120,7 @@ WorkflowStatus summarize(std::vector<StatusEntry> entries, const std::vector<Sta
   }
   bool waiting = false;
   for (const auto& stage : stages) {
-    StageStatus sums{.stage = stage.name, .expected = produced[stage.consumes]};
+    StageStatus sums{.stage = std::string(stage.name), .expected = produced[std::string(stage.consumes)]};
     for (const auto& entry : entries) {
       if (entry.stage != stage.name) continue;
       ++(entry.state == "failed" ? sums.failed : sums.done);

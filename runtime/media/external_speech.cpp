@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <filesystem>
 
 #include "core/placeholders.hpp"
 #include "media/files.hpp"

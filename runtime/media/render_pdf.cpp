@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <mutex>
@@ -124,7 +125,7 @@ void render_pdf(Context& context, const RenderPdf& options, const std::function<
   }
   listen_to_poppler();
   take_complaints();
-  const std::filesystem::path file = context.scratch() / "document.pdf";
+  const std::filesystem::path file = context.scratch() + "/document.pdf";
   context.objects(options.pdf.bucket).get_file(options.pdf.name, file);
   const auto document = load(file);
   // A file that is cut off still opens: its later pages then come out blank without a word of their own.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <span>
 #include <string>
 #include <utility>
@@ -142,7 +143,7 @@ void wav_encode(Context& context, const WavEncode& options) {
   const std::uint64_t size = pcm.info().size;
   if (size % 2 != 0) throw PermanentError(options.pcm.name + " ends in half a sample");
   const SoundFormat format{sample_rate_of(pcm.info(), options.sample_rate), 1, SF_FORMAT_PCM_16};
-  const std::filesystem::path path = context.scratch() / "speech.wav";
+  const std::filesystem::path path = context.scratch() + "/speech.wav";
   SoundFile wav = create_wav(path, format, size);
   std::vector<std::byte> block(kBlock);
   std::size_t held = 0;  // half a sample may be left over from the last read
@@ -167,8 +168,8 @@ void wav_concat(Context& context, const WavConcat& options) {
     sizes.push_back(info->size);
   }
 
-  const std::filesystem::path joined = context.scratch() / "joined.wav";
-  const std::filesystem::path path = context.scratch() / "part.wav";
+  const std::filesystem::path joined = context.scratch() + "/joined.wav";
+  const std::filesystem::path path = context.scratch() + "/part.wav";
   SoundFile out;
   SoundFormat format;               // of what is written
   std::string format_from;          // the part that it comes from

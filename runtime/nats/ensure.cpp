@@ -3,12 +3,21 @@
 #include <map>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include "nats/handles.hpp"
 #include "nats/replies.hpp"
 #include "nats/stored.hpp"
 #include "pipegen/json.hpp"
 #include "pipegen/log.hpp"
+
+namespace pipegen {
+
+void Topology::add_stream(StreamSpec stream) { streams.push_back(std::move(stream)); }
+void Topology::add_object_bucket(BucketSpec bucket) { object_buckets.push_back(std::move(bucket)); }
+void Topology::add_key_value(BucketSpec bucket) { key_values.push_back(std::move(bucket)); }
+
+}  // namespace pipegen
 
 namespace pipegen::nats {
 namespace {

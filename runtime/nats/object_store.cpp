@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <mutex>
@@ -573,17 +574,17 @@ ObjectInfo ObjectStore::put(std::string name, BytesView data, std::map<std::stri
   return writer.finish();
 }
 
-ObjectInfo ObjectStore::put_file(std::string name, const std::filesystem::path& file,
+ObjectInfo ObjectStore::put_file(std::string name, const std::string& file,
                                  std::map<std::string, std::string> metadata) {
   std::ifstream in(file, std::ios::binary);
-  if (!in) throw PermanentError("cannot read " + file.string());
+  if (!in) throw PermanentError("cannot read " + file);
   ObjectWriter writer = create(std::move(name), std::move(metadata));
   Bytes buffer(kFileBuffer);
   do {
     in.read(reinterpret_cast<char*>(buffer.data()), static_cast<std::streamsize>(buffer.size()));
     writer.write(BytesView(buffer).first(static_cast<std::size_t>(in.gcount())));
   } while (in);
-  if (!in.eof()) throw TransientError("cannot read " + file.string() + " to its end");
+  if (!in.eof()) throw TransientError("cannot read " + file + " to its end");
   return writer.finish();
 }
 
@@ -601,9 +602,8 @@ Bytes ObjectStore::get(std::string_view name) {
   }
 }
 
-ObjectInfo ObjectStore::get_file(std::string_view name, const std::filesystem::path& file) {
-  auto partial = file;
-  partial += ".part-" + nuid();
+ObjectInfo ObjectStore::get_file(std::string_view name, const std::string& file) {
+  const std::string partial = file + ".part-" + nuid();
   try {
     for (int attempt = 0;; ++attempt) {
       try {
@@ -614,7 +614,7 @@ ObjectInfo ObjectStore::get_file(std::string_view name, const std::filesystem::p
           out.write(reinterpret_cast<const char*>(buffer.data()), static_cast<std::streamsize>(got));
         }
         out.close();
-        if (!out) throw TransientError("cannot write " + file.string() + ": is there room, and permission?");
+        if (!out) throw TransientError("cannot write " + file + ": is there room, and permission?");
         std::filesystem::rename(partial, file);
         return reader.info();
       } catch (const Replaced&) {

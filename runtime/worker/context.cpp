@@ -79,7 +79,7 @@ KeyValue& CallContext::key_value(std::string_view bucket) {
   return at->second;
 }
 
-std::filesystem::path CallContext::scratch() {
+std::string CallContext::scratch() {
   if (scratch_.empty()) {
     std::string pattern = (std::filesystem::temp_directory_path() / "pipegen-XXXXXX").string();
     if (::mkdtemp(pattern.data()) == nullptr) {

@@ -37,7 +37,7 @@ class CallContext : public Context {
   std::string output_key(std::string_view extension) override;
   ObjectStore& objects(std::string_view bucket) override;
   KeyValue& key_value(std::string_view bucket) override;
-  std::filesystem::path scratch() override;
+  std::string scratch() override;
 
  private:
   const Stage& stage_;

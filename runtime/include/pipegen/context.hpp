@@ -6,7 +6,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <stop_token>
@@ -63,8 +62,8 @@ class Context {
   virtual ObjectStore& objects(std::string_view bucket) = 0;
   virtual KeyValue& key_value(std::string_view bucket) = 0;
 
-  /// A scratch folder of this call, removed after it.
-  virtual std::filesystem::path scratch() = 0;
+  /// The path of a scratch folder of this call, removed after it.
+  virtual std::string scratch() = 0;
 
   /// These block and throw like ObjectStore's.
   template <typename Bucket>

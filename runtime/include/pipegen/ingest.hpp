@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "pipegen/nats.hpp"
+#include "pipegen/outbox.hpp"
 #include "pipegen/settings.hpp"
-#include "pipegen/stage.hpp"
 
 namespace pipegen {
 
@@ -19,7 +19,7 @@ namespace pipegen {
 /// this name. Text values are turned into JSON by kind, then read by the generated parser like any message.
 struct UploadField {
   enum class Kind { kText, kJson };  // kText becomes a JSON string; kJson (numbers, records, lists) is JSON already
-  std::string name{};                // on the wire; dots lead into records: "header.userId"
+  std::string_view name{};           // on the wire, a literal; dots lead into records: "header.userId"
   Kind kind = Kind::kText;
 };
 
@@ -58,11 +58,12 @@ struct EventRoute {
   std::function<std::string(std::string_view body, Outbox& outbox)> publish{};
 };
 
-/// A step of the pipeline, for the status of a workflow: which events each stage takes and makes.
+/// A step of the pipeline, for the status of a workflow: which events each stage takes and makes. The texts are
+/// literals.
 struct StageInfo {
-  std::string name{};
-  std::string consumes{};
-  std::vector<std::string> produces{};
+  std::string_view name{};
+  std::string_view consumes{};
+  std::vector<std::string_view> produces{};
   bool collects = false;
 };
 
@@ -77,6 +78,10 @@ struct IngestApi {
   std::vector<EventRoute> events{};
   std::vector<StageInfo> stages{};
   std::string_view openapi{};  // the document that /openapi.json answers
+
+  void add_upload(Upload upload);
+  void add_event(EventRoute route);
+  void add_stage(StageInfo stage);
 };
 
 /// Like run_worker: settings, logging, connection, topology, then HTTP until SIGTERM or SIGINT. Same exit statuses: 0,

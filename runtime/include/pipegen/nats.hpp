@@ -51,11 +51,16 @@ struct BucketSpec {
   int replicas = 1;
 };
 
-/// Everything that must exist before a service starts.
+/// Everything that must exist before a service starts. Generated code adds one by one: calls compile in a fraction of
+/// the time of lists of such structs.
 struct Topology {
   std::vector<StreamSpec> streams{};
   std::vector<BucketSpec> object_buckets{};
   std::vector<BucketSpec> key_values{};
+
+  void add_stream(StreamSpec stream);
+  void add_object_bucket(BucketSpec bucket);
+  void add_key_value(BucketSpec bucket);
 };
 
 namespace nats {

@@ -8,7 +8,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -95,8 +94,7 @@ class ObjectStore {
   /// Throw like ObjectWriter; put_file also PermanentError when the file cannot be opened, TransientError when it
   /// cannot be read to its end.
   ObjectInfo put(std::string name, BytesView data, std::map<std::string, std::string> metadata = {});
-  ObjectInfo put_file(std::string name, const std::filesystem::path& file,
-                      std::map<std::string, std::string> metadata = {});
+  ObjectInfo put_file(std::string name, const std::string& file, std::map<std::string, std::string> metadata = {});
 
   /// Throws PermanentError when there is no such object (links are not followed).
   ObjectReader open(std::string_view name);
@@ -104,7 +102,7 @@ class ObjectStore {
   Bytes get(std::string_view name);
   /// The same, into a file that is complete when this returns, and not there when it throws: TransientError when it
   /// cannot be written.
-  ObjectInfo get_file(std::string_view name, const std::filesystem::path& file);
+  ObjectInfo get_file(std::string_view name, const std::string& file);
   /// Octets [offset, offset + length) for HTTP ranges; a part has no digest of its own, so it is not verified.
   /// Ends when `sink` gives false; what `sink` throws comes through. Throws like open() and ObjectReader::read().
   void get_range(std::string_view name, std::uint64_t offset, std::uint64_t length,

@@ -31,7 +31,7 @@ class TestContext : public Context {
     return stores_.try_emplace(std::string(bucket), connection_, std::string(bucket)).first->second;
   }
   KeyValue& key_value(std::string_view) override { throw ConfigError("there is no key-value bucket in this test"); }
-  std::filesystem::path scratch() override { return folder_.path(); }
+  std::string scratch() override { return folder_.path().string(); }
 
   MessageInfo info;
   std::stop_source stop;

@@ -12,25 +12,21 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.pictures_stream_name", "PICTURES"),
-          .subjects = {settings.text("nats.picture_created_subject", "picture.created")},
-          .retention = pipegen::Retention::kWorkQueue,
-      },
-      {
-          .name = "THUMBS_DLQ",
-          .subjects = {"dlq.thumbs.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "THUMBS_IDEMPOTENCY",
-          .name = "THUMBS_IDEMPOTENCY",
-          .max_age = std::chrono::hours(24),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.pictures_stream_name", "PICTURES"),
+      .subjects = {settings.text("nats.picture_created_subject", "picture.created")},
+      .retention = pipegen::Retention::kWorkQueue,
+  });
+  topology.add_stream({
+      .name = "THUMBS_DLQ",
+      .subjects = {"dlq.thumbs.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_key_value({
+      .schema_name = "THUMBS_IDEMPOTENCY",
+      .name = "THUMBS_IDEMPOTENCY",
+      .max_age = std::chrono::hours(24),
+  });
   return topology;
 }
 
@@ -53,17 +49,17 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .idempotency_bucket = "THUMBS_IDEMPOTENCY",
       .openapi = openapi(),
   };
-  api.events.push_back({
+  api.add_event({
       .event = "PictureCreated",
       .publish = post_picture_created,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "thumbnail",
       .consumes = "PictureCreated",
       .produces = {"ThumbnailCreated"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "audit",
       .consumes = "ThumbnailCreated",
       .produces = {},

@@ -12,34 +12,30 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.pictures_stream_name", "PICTURES"),
-          .subjects = {settings.text("nats.picture_created_subject", "picture.created")},
-          .retention = pipegen::Retention::kWorkQueue,
-      },
-      {
-          .name = settings.text("nats.thumbnails_stream_name", "THUMBNAILS"),
-          .subjects = {settings.text("nats.thumbnail_created_subject", "thumbnail.created")},
-          .max_age = std::chrono::hours(1),
-          .duplicate_window = std::chrono::minutes(13),
-      },
-      {
-          .name = "THUMBS_DLQ",
-          .subjects = {"dlq.thumbs.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.object_buckets = {
-      {
-          .schema_name = "PICTURE_FILES",
-          .name = settings.text("nats.picture_object_store_bucket", "PICTURE_FILES"),
-      },
-      {
-          .schema_name = "THUMBNAIL_FILES",
-          .name = settings.text("nats.thumbnail_object_store_bucket", "THUMBNAIL_FILES"),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.pictures_stream_name", "PICTURES"),
+      .subjects = {settings.text("nats.picture_created_subject", "picture.created")},
+      .retention = pipegen::Retention::kWorkQueue,
+  });
+  topology.add_stream({
+      .name = settings.text("nats.thumbnails_stream_name", "THUMBNAILS"),
+      .subjects = {settings.text("nats.thumbnail_created_subject", "thumbnail.created")},
+      .max_age = std::chrono::hours(1),
+      .duplicate_window = std::chrono::minutes(13),
+  });
+  topology.add_stream({
+      .name = "THUMBS_DLQ",
+      .subjects = {"dlq.thumbs.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_object_bucket({
+      .schema_name = "PICTURE_FILES",
+      .name = settings.text("nats.picture_object_store_bucket", "PICTURE_FILES"),
+  });
+  topology.add_object_bucket({
+      .schema_name = "THUMBNAIL_FILES",
+      .name = settings.text("nats.thumbnail_object_store_bucket", "THUMBNAIL_FILES"),
+  });
   return topology;
 }
 

@@ -12,44 +12,35 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.all_stream_name", "ALL_EVENTS"),
-          .subjects = {settings.text("nats.everything_happened_subject", "everything.happened")},
-          .retention = pipegen::Retention::kWorkQueue,
-          .max_age = std::chrono::hours(24),
-          .max_bytes = 1073741824,
-      },
-      {
-          .name = settings.text("nats.regions_stream_name", "REGIONS"),
-          .subjects =
-              {
-                  pipegen::subject_filter(settings.text("nats.region_changed_subject", "region.{region}.changed")),
-              },
-          .storage = pipegen::Storage::kMemory,
-          .max_messages = 1000,
-          .duplicate_window = std::chrono::minutes(5),
-      },
-      {
-          .name = "EVERY_TYPE_DLQ",
-          .subjects = {"dlq.every-type.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.object_buckets = {
-      {
-          .schema_name = "RAW_FILES",
-          .name = settings.text("nats.raw_object_store_bucket", "RAW_FILES"),
-          .max_age = std::chrono::hours(168),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "EVERY_TYPE_STATUS",
-          .name = "EVERY_TYPE_STATUS",
-          .max_age = std::chrono::hours(168),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.all_stream_name", "ALL_EVENTS"),
+      .subjects = {settings.text("nats.everything_happened_subject", "everything.happened")},
+      .retention = pipegen::Retention::kWorkQueue,
+      .max_age = std::chrono::hours(24),
+      .max_bytes = 1073741824,
+  });
+  topology.add_stream({
+      .name = settings.text("nats.regions_stream_name", "REGIONS"),
+      .subjects = {pipegen::subject_filter(settings.text("nats.region_changed_subject", "region.{region}.changed"))},
+      .storage = pipegen::Storage::kMemory,
+      .max_messages = 1000,
+      .duplicate_window = std::chrono::minutes(5),
+  });
+  topology.add_stream({
+      .name = "EVERY_TYPE_DLQ",
+      .subjects = {"dlq.every-type.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_object_bucket({
+      .schema_name = "RAW_FILES",
+      .name = settings.text("nats.raw_object_store_bucket", "RAW_FILES"),
+      .max_age = std::chrono::hours(168),
+  });
+  topology.add_key_value({
+      .schema_name = "EVERY_TYPE_STATUS",
+      .name = "EVERY_TYPE_STATUS",
+      .max_age = std::chrono::hours(168),
+  });
   return topology;
 }
 

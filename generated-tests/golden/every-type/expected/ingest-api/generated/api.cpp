@@ -12,32 +12,28 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.all_stream_name", "ALL_EVENTS"),
-          .subjects = {settings.text("nats.everything_happened_subject", "everything.happened")},
-          .retention = pipegen::Retention::kWorkQueue,
-          .max_age = std::chrono::hours(24),
-          .max_bytes = 1073741824,
-      },
-      {
-          .name = "EVERY_TYPE_DLQ",
-          .subjects = {"dlq.every-type.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "EVERY_TYPE_STATUS",
-          .name = "EVERY_TYPE_STATUS",
-          .max_age = std::chrono::hours(168),
-      },
-      {
-          .schema_name = "EVERY_TYPE_IDEMPOTENCY",
-          .name = "EVERY_TYPE_IDEMPOTENCY",
-          .max_age = std::chrono::hours(24),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.all_stream_name", "ALL_EVENTS"),
+      .subjects = {settings.text("nats.everything_happened_subject", "everything.happened")},
+      .retention = pipegen::Retention::kWorkQueue,
+      .max_age = std::chrono::hours(24),
+      .max_bytes = 1073741824,
+  });
+  topology.add_stream({
+      .name = "EVERY_TYPE_DLQ",
+      .subjects = {"dlq.every-type.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_key_value({
+      .schema_name = "EVERY_TYPE_STATUS",
+      .name = "EVERY_TYPE_STATUS",
+      .max_age = std::chrono::hours(168),
+  });
+  topology.add_key_value({
+      .schema_name = "EVERY_TYPE_IDEMPOTENCY",
+      .name = "EVERY_TYPE_IDEMPOTENCY",
+      .max_age = std::chrono::hours(24),
+  });
   return topology;
 }
 
@@ -61,11 +57,11 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .idempotency_bucket = "EVERY_TYPE_IDEMPOTENCY",
       .openapi = openapi(),
   };
-  api.events.push_back({
+  api.add_event({
       .event = "EverythingEvent",
       .publish = post_everything_event,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "everything",
       .consumes = "EverythingEvent",
       .produces = {"RegionEvent"},

@@ -12,50 +12,46 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.happenings_stream_name", "HAPPENINGS"),
-          .subjects =
-              {
-                  settings.text("nats.happening_n01_subject", "happening.n01"),
-                  settings.text("nats.happening_n02_subject", "happening.n02"),
-                  settings.text("nats.happening_n03_subject", "happening.n03"),
-                  settings.text("nats.happening_n04_subject", "happening.n04"),
-                  settings.text("nats.happening_n05_subject", "happening.n05"),
-                  settings.text("nats.happening_n06_subject", "happening.n06"),
-                  settings.text("nats.happening_n07_subject", "happening.n07"),
-                  settings.text("nats.happening_n08_subject", "happening.n08"),
-                  settings.text("nats.happening_n09_subject", "happening.n09"),
-                  settings.text("nats.happening_n10_subject", "happening.n10"),
-                  settings.text("nats.happening_n11_subject", "happening.n11"),
-                  settings.text("nats.happening_n12_subject", "happening.n12"),
-                  settings.text("nats.happening_n13_subject", "happening.n13"),
-                  settings.text("nats.happening_n14_subject", "happening.n14"),
-                  settings.text("nats.happening_n15_subject", "happening.n15"),
-                  settings.text("nats.happening_n16_subject", "happening.n16"),
-                  settings.text("nats.happening_n17_subject", "happening.n17"),
-                  settings.text("nats.happening_n18_subject", "happening.n18"),
-                  settings.text("nats.happening_n19_subject", "happening.n19"),
-                  settings.text("nats.happening_n20_subject", "happening.n20"),
-                  settings.text("nats.happening_n21_subject", "happening.n21"),
-                  settings.text("nats.happening_n22_subject", "happening.n22"),
-                  settings.text("nats.happening_n23_subject", "happening.n23"),
-                  settings.text("nats.happening_n24_subject", "happening.n24"),
-              },
-      },
-      {
-          .name = "MANY_EVENTS_DLQ",
-          .subjects = {"dlq.many-events.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "MANY_EVENTS_IDEMPOTENCY",
-          .name = "MANY_EVENTS_IDEMPOTENCY",
-          .max_age = std::chrono::hours(24),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.happenings_stream_name", "HAPPENINGS"),
+      .subjects =
+          {
+              settings.text("nats.happening_n01_subject", "happening.n01"),
+              settings.text("nats.happening_n02_subject", "happening.n02"),
+              settings.text("nats.happening_n03_subject", "happening.n03"),
+              settings.text("nats.happening_n04_subject", "happening.n04"),
+              settings.text("nats.happening_n05_subject", "happening.n05"),
+              settings.text("nats.happening_n06_subject", "happening.n06"),
+              settings.text("nats.happening_n07_subject", "happening.n07"),
+              settings.text("nats.happening_n08_subject", "happening.n08"),
+              settings.text("nats.happening_n09_subject", "happening.n09"),
+              settings.text("nats.happening_n10_subject", "happening.n10"),
+              settings.text("nats.happening_n11_subject", "happening.n11"),
+              settings.text("nats.happening_n12_subject", "happening.n12"),
+              settings.text("nats.happening_n13_subject", "happening.n13"),
+              settings.text("nats.happening_n14_subject", "happening.n14"),
+              settings.text("nats.happening_n15_subject", "happening.n15"),
+              settings.text("nats.happening_n16_subject", "happening.n16"),
+              settings.text("nats.happening_n17_subject", "happening.n17"),
+              settings.text("nats.happening_n18_subject", "happening.n18"),
+              settings.text("nats.happening_n19_subject", "happening.n19"),
+              settings.text("nats.happening_n20_subject", "happening.n20"),
+              settings.text("nats.happening_n21_subject", "happening.n21"),
+              settings.text("nats.happening_n22_subject", "happening.n22"),
+              settings.text("nats.happening_n23_subject", "happening.n23"),
+              settings.text("nats.happening_n24_subject", "happening.n24"),
+          },
+  });
+  topology.add_stream({
+      .name = "MANY_EVENTS_DLQ",
+      .subjects = {"dlq.many-events.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_key_value({
+      .schema_name = "MANY_EVENTS_IDEMPOTENCY",
+      .name = "MANY_EVENTS_IDEMPOTENCY",
+      .max_age = std::chrono::hours(24),
+  });
   return topology;
 }
 
@@ -239,103 +235,103 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .idempotency_bucket = "MANY_EVENTS_IDEMPOTENCY",
       .openapi = openapi(),
   };
-  api.events.push_back({
+  api.add_event({
       .event = "Happening01",
       .publish = post_happening01,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening02",
       .publish = post_happening02,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening03",
       .publish = post_happening03,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening04",
       .publish = post_happening04,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening05",
       .publish = post_happening05,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening06",
       .publish = post_happening06,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening07",
       .publish = post_happening07,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening08",
       .publish = post_happening08,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening09",
       .publish = post_happening09,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening10",
       .publish = post_happening10,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening11",
       .publish = post_happening11,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening12",
       .publish = post_happening12,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening13",
       .publish = post_happening13,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening14",
       .publish = post_happening14,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening15",
       .publish = post_happening15,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening16",
       .publish = post_happening16,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening17",
       .publish = post_happening17,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening18",
       .publish = post_happening18,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening19",
       .publish = post_happening19,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening20",
       .publish = post_happening20,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening21",
       .publish = post_happening21,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening22",
       .publish = post_happening22,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening23",
       .publish = post_happening23,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Happening24",
       .publish = post_happening24,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "note",
       .consumes = "Happening01",
       .produces = {},

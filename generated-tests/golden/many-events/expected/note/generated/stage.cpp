@@ -12,43 +12,41 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.happenings_stream_name", "HAPPENINGS"),
-          .subjects =
-              {
-                  settings.text("nats.happening_n01_subject", "happening.n01"),
-                  settings.text("nats.happening_n02_subject", "happening.n02"),
-                  settings.text("nats.happening_n03_subject", "happening.n03"),
-                  settings.text("nats.happening_n04_subject", "happening.n04"),
-                  settings.text("nats.happening_n05_subject", "happening.n05"),
-                  settings.text("nats.happening_n06_subject", "happening.n06"),
-                  settings.text("nats.happening_n07_subject", "happening.n07"),
-                  settings.text("nats.happening_n08_subject", "happening.n08"),
-                  settings.text("nats.happening_n09_subject", "happening.n09"),
-                  settings.text("nats.happening_n10_subject", "happening.n10"),
-                  settings.text("nats.happening_n11_subject", "happening.n11"),
-                  settings.text("nats.happening_n12_subject", "happening.n12"),
-                  settings.text("nats.happening_n13_subject", "happening.n13"),
-                  settings.text("nats.happening_n14_subject", "happening.n14"),
-                  settings.text("nats.happening_n15_subject", "happening.n15"),
-                  settings.text("nats.happening_n16_subject", "happening.n16"),
-                  settings.text("nats.happening_n17_subject", "happening.n17"),
-                  settings.text("nats.happening_n18_subject", "happening.n18"),
-                  settings.text("nats.happening_n19_subject", "happening.n19"),
-                  settings.text("nats.happening_n20_subject", "happening.n20"),
-                  settings.text("nats.happening_n21_subject", "happening.n21"),
-                  settings.text("nats.happening_n22_subject", "happening.n22"),
-                  settings.text("nats.happening_n23_subject", "happening.n23"),
-                  settings.text("nats.happening_n24_subject", "happening.n24"),
-              },
-      },
-      {
-          .name = "MANY_EVENTS_DLQ",
-          .subjects = {"dlq.many-events.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.happenings_stream_name", "HAPPENINGS"),
+      .subjects =
+          {
+              settings.text("nats.happening_n01_subject", "happening.n01"),
+              settings.text("nats.happening_n02_subject", "happening.n02"),
+              settings.text("nats.happening_n03_subject", "happening.n03"),
+              settings.text("nats.happening_n04_subject", "happening.n04"),
+              settings.text("nats.happening_n05_subject", "happening.n05"),
+              settings.text("nats.happening_n06_subject", "happening.n06"),
+              settings.text("nats.happening_n07_subject", "happening.n07"),
+              settings.text("nats.happening_n08_subject", "happening.n08"),
+              settings.text("nats.happening_n09_subject", "happening.n09"),
+              settings.text("nats.happening_n10_subject", "happening.n10"),
+              settings.text("nats.happening_n11_subject", "happening.n11"),
+              settings.text("nats.happening_n12_subject", "happening.n12"),
+              settings.text("nats.happening_n13_subject", "happening.n13"),
+              settings.text("nats.happening_n14_subject", "happening.n14"),
+              settings.text("nats.happening_n15_subject", "happening.n15"),
+              settings.text("nats.happening_n16_subject", "happening.n16"),
+              settings.text("nats.happening_n17_subject", "happening.n17"),
+              settings.text("nats.happening_n18_subject", "happening.n18"),
+              settings.text("nats.happening_n19_subject", "happening.n19"),
+              settings.text("nats.happening_n20_subject", "happening.n20"),
+              settings.text("nats.happening_n21_subject", "happening.n21"),
+              settings.text("nats.happening_n22_subject", "happening.n22"),
+              settings.text("nats.happening_n23_subject", "happening.n23"),
+              settings.text("nats.happening_n24_subject", "happening.n24"),
+          },
+  });
+  topology.add_stream({
+      .name = "MANY_EVENTS_DLQ",
+      .subjects = {"dlq.many-events.>"},
+      .max_age = std::chrono::hours(720),
+  });
   return topology;
 }
 

@@ -12,39 +12,33 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.shelf_stream_name", "SHELF"),
-          .subjects =
-              {
-                  settings.text("nats.book_read_subject", "book.read"),
-                  settings.text("nats.book_scanned_subject", "book.scanned"),
-                  settings.text("nats.sound_made_subject", "sound.made"),
-                  settings.text("nats.sounds_joined_subject", "sounds.joined"),
-                  settings.text("nats.tick_subject", "tick"),
-              },
-          .retention = pipegen::Retention::kWorkQueue,
-          .duplicate_window = std::chrono::minutes(13),
-      },
-      {
-          .name = "ODD_SHAPES_DLQ",
-          .subjects = {"dlq.odd-shapes.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.object_buckets = {
-      {
-          .schema_name = "SCANS",
-          .name = settings.text("nats.scans_object_store_bucket", "SCANS"),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "ODD_SHAPES_IDEMPOTENCY",
-          .name = "ODD_SHAPES_IDEMPOTENCY",
-          .max_age = std::chrono::hours(24),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.shelf_stream_name", "SHELF"),
+      .subjects =
+          {
+              settings.text("nats.book_read_subject", "book.read"),
+              settings.text("nats.book_scanned_subject", "book.scanned"),
+              settings.text("nats.sound_made_subject", "sound.made"),
+              settings.text("nats.sounds_joined_subject", "sounds.joined"),
+              settings.text("nats.tick_subject", "tick"),
+          },
+      .retention = pipegen::Retention::kWorkQueue,
+      .duplicate_window = std::chrono::minutes(13),
+  });
+  topology.add_stream({
+      .name = "ODD_SHAPES_DLQ",
+      .subjects = {"dlq.odd-shapes.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_object_bucket({
+      .schema_name = "SCANS",
+      .name = settings.text("nats.scans_object_store_bucket", "SCANS"),
+  });
+  topology.add_key_value({
+      .schema_name = "ODD_SHAPES_IDEMPOTENCY",
+      .name = "ODD_SHAPES_IDEMPOTENCY",
+      .max_age = std::chrono::hours(24),
+  });
   return topology;
 }
 
@@ -137,7 +131,7 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .idempotency_bucket = "ODD_SHAPES_IDEMPOTENCY",
       .openapi = openapi(),
   };
-  api.uploads.push_back({
+  api.add_upload({
       .path = "/books",
       .bucket = "SCANS",
       .media_types = {},
@@ -165,43 +159,43 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
             books_event(fields, workflow_id, {});
           },
   });
-  api.events.push_back({
+  api.add_event({
       .event = "BookScanned",
       .publish = post_book_scanned,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "SoundMade",
       .publish = post_sound_made,
   });
-  api.events.push_back({
+  api.add_event({
       .event = "Tick",
       .publish = post_tick,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "join-sounds",
       .consumes = "SoundMade",
       .produces = {"SoundsJoined"},
       .collects = true,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "read-book",
       .consumes = "BookScanned",
       .produces = {"BookRead"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "shelve",
       .consumes = "SoundsJoined",
       .produces = {},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "listen",
       .consumes = "BookRead",
       .produces = {"Tick"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "tock",
       .consumes = "Tick",
       .produces = {},

@@ -12,26 +12,24 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.shelf_stream_name", "SHELF"),
-          .subjects =
-              {
-                  settings.text("nats.book_read_subject", "book.read"),
-                  settings.text("nats.book_scanned_subject", "book.scanned"),
-                  settings.text("nats.sound_made_subject", "sound.made"),
-                  settings.text("nats.sounds_joined_subject", "sounds.joined"),
-                  settings.text("nats.tick_subject", "tick"),
-              },
-          .retention = pipegen::Retention::kWorkQueue,
-          .duplicate_window = std::chrono::minutes(13),
-      },
-      {
-          .name = "ODD_SHAPES_DLQ",
-          .subjects = {"dlq.odd-shapes.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.shelf_stream_name", "SHELF"),
+      .subjects =
+          {
+              settings.text("nats.book_read_subject", "book.read"),
+              settings.text("nats.book_scanned_subject", "book.scanned"),
+              settings.text("nats.sound_made_subject", "sound.made"),
+              settings.text("nats.sounds_joined_subject", "sounds.joined"),
+              settings.text("nats.tick_subject", "tick"),
+          },
+      .retention = pipegen::Retention::kWorkQueue,
+      .duplicate_window = std::chrono::minutes(13),
+  });
+  topology.add_stream({
+      .name = "ODD_SHAPES_DLQ",
+      .subjects = {"dlq.odd-shapes.>"},
+      .max_age = std::chrono::hours(720),
+  });
   return topology;
 }
 

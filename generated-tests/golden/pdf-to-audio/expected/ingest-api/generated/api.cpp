@@ -12,51 +12,45 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.final_audio_stream_name", "FINAL_AUDIO"),
-          .subjects = {settings.text("nats.final_audio_created_subject", "final.audio.created")},
-          .max_age = std::chrono::hours(168),
-          .max_bytes = 67108864,
-          .duplicate_window = std::chrono::minutes(63),
-      },
-      {
-          .name = settings.text("nats.pdf_stream_name", "PDF_JOBS"),
-          .subjects = {settings.text("nats.pdf_created_subject", "pdf.created")},
-          .retention = pipegen::Retention::kWorkQueue,
-          .max_age = std::chrono::hours(24),
-          .max_bytes = 67108864,
-      },
-      {
-          .name = "PDF_TO_AUDIO_DLQ",
-          .subjects = {"dlq.pdf-to-audio.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.object_buckets = {
-      {
-          .schema_name = "FINAL_AUDIO_FILES",
-          .name = settings.text("nats.final_audio_object_store_bucket", "FINAL_AUDIO_FILES"),
-          .max_age = std::chrono::hours(168),
-      },
-      {
-          .schema_name = "PDF_FILES",
-          .name = settings.text("nats.pdf_object_store_bucket", "PDF_FILES"),
-          .max_age = std::chrono::hours(168),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "PDF_TO_AUDIO_STATUS",
-          .name = "PDF_TO_AUDIO_STATUS",
-          .max_age = std::chrono::hours(168),
-      },
-      {
-          .schema_name = "PDF_TO_AUDIO_IDEMPOTENCY",
-          .name = "PDF_TO_AUDIO_IDEMPOTENCY",
-          .max_age = std::chrono::hours(24),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.final_audio_stream_name", "FINAL_AUDIO"),
+      .subjects = {settings.text("nats.final_audio_created_subject", "final.audio.created")},
+      .max_age = std::chrono::hours(168),
+      .max_bytes = 67108864,
+      .duplicate_window = std::chrono::minutes(63),
+  });
+  topology.add_stream({
+      .name = settings.text("nats.pdf_stream_name", "PDF_JOBS"),
+      .subjects = {settings.text("nats.pdf_created_subject", "pdf.created")},
+      .retention = pipegen::Retention::kWorkQueue,
+      .max_age = std::chrono::hours(24),
+      .max_bytes = 67108864,
+  });
+  topology.add_stream({
+      .name = "PDF_TO_AUDIO_DLQ",
+      .subjects = {"dlq.pdf-to-audio.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_object_bucket({
+      .schema_name = "FINAL_AUDIO_FILES",
+      .name = settings.text("nats.final_audio_object_store_bucket", "FINAL_AUDIO_FILES"),
+      .max_age = std::chrono::hours(168),
+  });
+  topology.add_object_bucket({
+      .schema_name = "PDF_FILES",
+      .name = settings.text("nats.pdf_object_store_bucket", "PDF_FILES"),
+      .max_age = std::chrono::hours(168),
+  });
+  topology.add_key_value({
+      .schema_name = "PDF_TO_AUDIO_STATUS",
+      .name = "PDF_TO_AUDIO_STATUS",
+      .max_age = std::chrono::hours(168),
+  });
+  topology.add_key_value({
+      .schema_name = "PDF_TO_AUDIO_IDEMPOTENCY",
+      .name = "PDF_TO_AUDIO_IDEMPOTENCY",
+      .max_age = std::chrono::hours(24),
+  });
   return topology;
 }
 
@@ -87,7 +81,7 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .idempotency_bucket = "PDF_TO_AUDIO_IDEMPOTENCY",
       .openapi = openapi(),
   };
-  api.uploads.push_back({
+  api.add_upload({
       .path = "/documents",
       .bucket = "PDF_FILES",
       .media_types = {"application/pdf"},
@@ -124,31 +118,31 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
               .object_key = documents_result,
           },
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "pdf-to-png",
       .consumes = "PDFCreatedEvent",
       .produces = {"PNGCreatedEvent"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "png-to-text",
       .consumes = "PNGCreatedEvent",
       .produces = {"TextProcessedEvent"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "tts",
       .consumes = "TextProcessedEvent",
       .produces = {"AudioChunkCreatedEvent"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "pcm-to-wav",
       .consumes = "AudioChunkCreatedEvent",
       .produces = {"WavFileCreatedEvent"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "wav-aggregator",
       .consumes = "WavFileCreatedEvent",
       .produces = {"FinalAudioCreatedEvent"},

@@ -12,47 +12,41 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.pdf_stream_name", "PDF_JOBS"),
-          .subjects = {settings.text("nats.pdf_created_subject", "pdf.created")},
-          .retention = pipegen::Retention::kWorkQueue,
-          .max_age = std::chrono::hours(24),
-          .max_bytes = 67108864,
-      },
-      {
-          .name = settings.text("nats.png_stream_name", "PNG_PROCESSING"),
-          .subjects = {settings.text("nats.png_created_subject", "png.created")},
-          .retention = pipegen::Retention::kWorkQueue,
-          .max_age = std::chrono::hours(24),
-          .max_bytes = 268435456,
-          .duplicate_window = std::chrono::minutes(63),
-      },
-      {
-          .name = "PDF_TO_AUDIO_DLQ",
-          .subjects = {"dlq.pdf-to-audio.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.object_buckets = {
-      {
-          .schema_name = "PDF_FILES",
-          .name = settings.text("nats.pdf_object_store_bucket", "PDF_FILES"),
-          .max_age = std::chrono::hours(168),
-      },
-      {
-          .schema_name = "PNG_FILES",
-          .name = settings.text("nats.png_object_store_bucket", "PNG_FILES"),
-          .max_age = std::chrono::hours(24),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "PDF_TO_AUDIO_STATUS",
-          .name = "PDF_TO_AUDIO_STATUS",
-          .max_age = std::chrono::hours(168),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.pdf_stream_name", "PDF_JOBS"),
+      .subjects = {settings.text("nats.pdf_created_subject", "pdf.created")},
+      .retention = pipegen::Retention::kWorkQueue,
+      .max_age = std::chrono::hours(24),
+      .max_bytes = 67108864,
+  });
+  topology.add_stream({
+      .name = settings.text("nats.png_stream_name", "PNG_PROCESSING"),
+      .subjects = {settings.text("nats.png_created_subject", "png.created")},
+      .retention = pipegen::Retention::kWorkQueue,
+      .max_age = std::chrono::hours(24),
+      .max_bytes = 268435456,
+      .duplicate_window = std::chrono::minutes(63),
+  });
+  topology.add_stream({
+      .name = "PDF_TO_AUDIO_DLQ",
+      .subjects = {"dlq.pdf-to-audio.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_object_bucket({
+      .schema_name = "PDF_FILES",
+      .name = settings.text("nats.pdf_object_store_bucket", "PDF_FILES"),
+      .max_age = std::chrono::hours(168),
+  });
+  topology.add_object_bucket({
+      .schema_name = "PNG_FILES",
+      .name = settings.text("nats.png_object_store_bucket", "PNG_FILES"),
+      .max_age = std::chrono::hours(24),
+  });
+  topology.add_key_value({
+      .schema_name = "PDF_TO_AUDIO_STATUS",
+      .name = "PDF_TO_AUDIO_STATUS",
+      .max_age = std::chrono::hours(168),
+  });
   return topology;
 }
 

@@ -12,53 +12,47 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.audio_stream_name", "AUDIO_PROCESSING"),
-          .subjects = {settings.text("nats.audio_chunk_created_subject", "audio.chunk.created")},
-          .retention = pipegen::Retention::kWorkQueue,
-          .max_age = std::chrono::hours(24),
-          .max_bytes = 268435456,
-          .duplicate_window = std::chrono::minutes(13),
-      },
-      {
-          .name = settings.text("nats.tts_stream_name", "TTS_JOBS"),
-          .subjects = {settings.text("nats.text_processed_subject", "text.processed")},
-          .retention = pipegen::Retention::kWorkQueue,
-          .max_age = std::chrono::hours(24),
-          .max_bytes = 268435456,
-          .duplicate_window = std::chrono::minutes(13),
-      },
-      {
-          .name = "PDF_TO_AUDIO_DLQ",
-          .subjects = {"dlq.pdf-to-audio.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.object_buckets = {
-      {
-          .schema_name = "AUDIO_FILES",
-          .name = settings.text("nats.audio_object_store_bucket", "AUDIO_FILES"),
-          .max_age = std::chrono::hours(24),
-      },
-      {
-          .schema_name = "PNG_FILES",
-          .name = settings.text("nats.png_object_store_bucket", "PNG_FILES"),
-          .max_age = std::chrono::hours(24),
-      },
-      {
-          .schema_name = "TEXT_FILES",
-          .name = settings.text("nats.text_object_store_bucket", "TEXT_FILES"),
-          .max_age = std::chrono::hours(168),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "PDF_TO_AUDIO_STATUS",
-          .name = "PDF_TO_AUDIO_STATUS",
-          .max_age = std::chrono::hours(168),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.audio_stream_name", "AUDIO_PROCESSING"),
+      .subjects = {settings.text("nats.audio_chunk_created_subject", "audio.chunk.created")},
+      .retention = pipegen::Retention::kWorkQueue,
+      .max_age = std::chrono::hours(24),
+      .max_bytes = 268435456,
+      .duplicate_window = std::chrono::minutes(13),
+  });
+  topology.add_stream({
+      .name = settings.text("nats.tts_stream_name", "TTS_JOBS"),
+      .subjects = {settings.text("nats.text_processed_subject", "text.processed")},
+      .retention = pipegen::Retention::kWorkQueue,
+      .max_age = std::chrono::hours(24),
+      .max_bytes = 268435456,
+      .duplicate_window = std::chrono::minutes(13),
+  });
+  topology.add_stream({
+      .name = "PDF_TO_AUDIO_DLQ",
+      .subjects = {"dlq.pdf-to-audio.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_object_bucket({
+      .schema_name = "AUDIO_FILES",
+      .name = settings.text("nats.audio_object_store_bucket", "AUDIO_FILES"),
+      .max_age = std::chrono::hours(24),
+  });
+  topology.add_object_bucket({
+      .schema_name = "PNG_FILES",
+      .name = settings.text("nats.png_object_store_bucket", "PNG_FILES"),
+      .max_age = std::chrono::hours(24),
+  });
+  topology.add_object_bucket({
+      .schema_name = "TEXT_FILES",
+      .name = settings.text("nats.text_object_store_bucket", "TEXT_FILES"),
+      .max_age = std::chrono::hours(168),
+  });
+  topology.add_key_value({
+      .schema_name = "PDF_TO_AUDIO_STATUS",
+      .name = "PDF_TO_AUDIO_STATUS",
+      .max_age = std::chrono::hours(168),
+  });
   return topology;
 }
 

@@ -12,52 +12,46 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.final_audio_stream_name", "FINAL_AUDIO"),
-          .subjects = {settings.text("nats.final_audio_created_subject", "final.audio.created")},
-          .max_age = std::chrono::hours(168),
-          .max_bytes = 67108864,
-          .duplicate_window = std::chrono::minutes(63),
-      },
-      {
-          .name = settings.text("nats.wav_stream_name", "WAV_PROCESSING"),
-          .subjects = {settings.text("nats.wav_created_subject", "wav.created")},
-          .retention = pipegen::Retention::kWorkQueue,
-          .max_age = std::chrono::hours(24),
-          .max_bytes = 268435456,
-          .duplicate_window = std::chrono::minutes(13),
-      },
-      {
-          .name = "PDF_TO_AUDIO_DLQ",
-          .subjects = {"dlq.pdf-to-audio.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.object_buckets = {
-      {
-          .schema_name = "FINAL_AUDIO_FILES",
-          .name = settings.text("nats.final_audio_object_store_bucket", "FINAL_AUDIO_FILES"),
-          .max_age = std::chrono::hours(168),
-      },
-      {
-          .schema_name = "WAV_FILES",
-          .name = settings.text("nats.wav_object_store_bucket", "WAV_FILES"),
-          .max_age = std::chrono::hours(24),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "WAV_AGGREGATOR_STATE",
-          .name = settings.text("nats.wav_aggregator_state_key_value_bucket", "WAV_AGGREGATOR_STATE"),
-          .max_age = std::chrono::hours(48),
-      },
-      {
-          .schema_name = "PDF_TO_AUDIO_STATUS",
-          .name = "PDF_TO_AUDIO_STATUS",
-          .max_age = std::chrono::hours(168),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.final_audio_stream_name", "FINAL_AUDIO"),
+      .subjects = {settings.text("nats.final_audio_created_subject", "final.audio.created")},
+      .max_age = std::chrono::hours(168),
+      .max_bytes = 67108864,
+      .duplicate_window = std::chrono::minutes(63),
+  });
+  topology.add_stream({
+      .name = settings.text("nats.wav_stream_name", "WAV_PROCESSING"),
+      .subjects = {settings.text("nats.wav_created_subject", "wav.created")},
+      .retention = pipegen::Retention::kWorkQueue,
+      .max_age = std::chrono::hours(24),
+      .max_bytes = 268435456,
+      .duplicate_window = std::chrono::minutes(13),
+  });
+  topology.add_stream({
+      .name = "PDF_TO_AUDIO_DLQ",
+      .subjects = {"dlq.pdf-to-audio.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_object_bucket({
+      .schema_name = "FINAL_AUDIO_FILES",
+      .name = settings.text("nats.final_audio_object_store_bucket", "FINAL_AUDIO_FILES"),
+      .max_age = std::chrono::hours(168),
+  });
+  topology.add_object_bucket({
+      .schema_name = "WAV_FILES",
+      .name = settings.text("nats.wav_object_store_bucket", "WAV_FILES"),
+      .max_age = std::chrono::hours(24),
+  });
+  topology.add_key_value({
+      .schema_name = "WAV_AGGREGATOR_STATE",
+      .name = settings.text("nats.wav_aggregator_state_key_value_bucket", "WAV_AGGREGATOR_STATE"),
+      .max_age = std::chrono::hours(48),
+  });
+  topology.add_key_value({
+      .schema_name = "PDF_TO_AUDIO_STATUS",
+      .name = "PDF_TO_AUDIO_STATUS",
+      .max_age = std::chrono::hours(168),
+  });
   return topology;
 }
 

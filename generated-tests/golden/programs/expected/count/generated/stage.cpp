@@ -12,26 +12,22 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.notices_stream_name", "NOTICES"),
-          .subjects = {settings.text("nats.label_spelled_subject", "label.spelled")},
-          .retention = pipegen::Retention::kInterest,
-          .duplicate_window = std::chrono::minutes(13),
-      },
-      {
-          .name = "PICTURES_DLQ",
-          .subjects = {"dlq.pictures.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "PICTURES_STATUS",
-          .name = "PICTURES_STATUS",
-          .max_age = std::chrono::hours(168),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.notices_stream_name", "NOTICES"),
+      .subjects = {settings.text("nats.label_spelled_subject", "label.spelled")},
+      .retention = pipegen::Retention::kInterest,
+      .duplicate_window = std::chrono::minutes(13),
+  });
+  topology.add_stream({
+      .name = "PICTURES_DLQ",
+      .subjects = {"dlq.pictures.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_key_value({
+      .schema_name = "PICTURES_STATUS",
+      .name = "PICTURES_STATUS",
+      .max_age = std::chrono::hours(168),
+  });
   return topology;
 }
 

@@ -12,30 +12,26 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.pictures_stream_name", "PICTURES"),
-          .subjects = {settings.text("nats.picture_created_subject", "picture.created")},
-          .retention = pipegen::Retention::kWorkQueue,
-      },
-      {
-          .name = "PICTURES_DLQ",
-          .subjects = {"dlq.pictures.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "PICTURES_STATUS",
-          .name = "PICTURES_STATUS",
-          .max_age = std::chrono::hours(168),
-      },
-      {
-          .schema_name = "PICTURES_IDEMPOTENCY",
-          .name = "PICTURES_IDEMPOTENCY",
-          .max_age = std::chrono::hours(24),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.pictures_stream_name", "PICTURES"),
+      .subjects = {settings.text("nats.picture_created_subject", "picture.created")},
+      .retention = pipegen::Retention::kWorkQueue,
+  });
+  topology.add_stream({
+      .name = "PICTURES_DLQ",
+      .subjects = {"dlq.pictures.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_key_value({
+      .schema_name = "PICTURES_STATUS",
+      .name = "PICTURES_STATUS",
+      .max_age = std::chrono::hours(168),
+  });
+  topology.add_key_value({
+      .schema_name = "PICTURES_IDEMPOTENCY",
+      .name = "PICTURES_IDEMPOTENCY",
+      .max_age = std::chrono::hours(24),
+  });
   return topology;
 }
 
@@ -59,35 +55,35 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .idempotency_bucket = "PICTURES_IDEMPOTENCY",
       .openapi = openapi(),
   };
-  api.events.push_back({
+  api.add_event({
       .event = "PictureCreated",
       .publish = post_picture_created,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "thumbnail",
       .consumes = "PictureCreated",
       .produces = {"ThumbnailCreated"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "label",
       .consumes = "ThumbnailCreated",
       .produces = {"LabelCreated"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "spell",
       .consumes = "LabelCreated",
       .produces = {"LabelSpelled"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "count",
       .consumes = "LabelSpelled",
       .produces = {},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "notify",
       .consumes = "LabelSpelled",
       .produces = {},

@@ -12,42 +12,36 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.labels_stream_name", "LABELS"),
-          .subjects = {settings.text("nats.label_created_subject", "label.created")},
-          .retention = pipegen::Retention::kWorkQueue,
-          .duplicate_window = std::chrono::seconds(662),
-      },
-      {
-          .name = settings.text("nats.thumbnails_stream_name", "THUMBNAILS"),
-          .subjects = {settings.text("nats.thumbnail_created_subject", "thumbnail.created")},
-          .retention = pipegen::Retention::kWorkQueue,
-          .duplicate_window = std::chrono::minutes(4),
-      },
-      {
-          .name = "PICTURES_DLQ",
-          .subjects = {"dlq.pictures.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.object_buckets = {
-      {
-          .schema_name = "LABEL_FILES",
-          .name = settings.text("nats.label_object_store_bucket", "LABEL_FILES"),
-      },
-      {
-          .schema_name = "THUMBNAIL_FILES",
-          .name = settings.text("nats.thumbnail_object_store_bucket", "THUMBNAIL_FILES"),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "PICTURES_STATUS",
-          .name = "PICTURES_STATUS",
-          .max_age = std::chrono::hours(168),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.labels_stream_name", "LABELS"),
+      .subjects = {settings.text("nats.label_created_subject", "label.created")},
+      .retention = pipegen::Retention::kWorkQueue,
+      .duplicate_window = std::chrono::seconds(662),
+  });
+  topology.add_stream({
+      .name = settings.text("nats.thumbnails_stream_name", "THUMBNAILS"),
+      .subjects = {settings.text("nats.thumbnail_created_subject", "thumbnail.created")},
+      .retention = pipegen::Retention::kWorkQueue,
+      .duplicate_window = std::chrono::minutes(4),
+  });
+  topology.add_stream({
+      .name = "PICTURES_DLQ",
+      .subjects = {"dlq.pictures.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_object_bucket({
+      .schema_name = "LABEL_FILES",
+      .name = settings.text("nats.label_object_store_bucket", "LABEL_FILES"),
+  });
+  topology.add_object_bucket({
+      .schema_name = "THUMBNAIL_FILES",
+      .name = settings.text("nats.thumbnail_object_store_bucket", "THUMBNAIL_FILES"),
+  });
+  topology.add_key_value({
+      .schema_name = "PICTURES_STATUS",
+      .name = "PICTURES_STATUS",
+      .max_age = std::chrono::hours(168),
+  });
   return topology;
 }
 

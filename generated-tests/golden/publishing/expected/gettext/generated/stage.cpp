@@ -12,44 +12,37 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.changes_stream_name", "CHANGES"),
-          .subjects =
-              {
-                  pipegen::subject_filter(settings.text("nats.any_changed_subject", "any.{event}.{class}.changed")),
-                  pipegen::subject_filter(settings.text("nats.copied_subject", "copied.{region}")),
-                  pipegen::subject_filter(settings.text("nats.joined_subject", "joined.{voice}.{group}")),
-                  pipegen::subject_filter(
-                      settings.text("nats.region_changed_subject", "region.{region}.{source}.changed")),
-              },
-          .duplicate_window = std::chrono::minutes(13),
-      },
-      {
-          .name = settings.text("nats.speech_stream_name", "SPEECH"),
-          .subjects = {pipegen::subject_filter(settings.text("nats.spoken_subject", "spoken.{kind}.{region}"))},
-          .retention = pipegen::Retention::kInterest,
-          .duplicate_window = std::chrono::minutes(13),
-      },
-      {
-          .name = "PUBLISHING_DLQ",
-          .subjects = {"dlq.publishing.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.object_buckets = {
-      {
-          .schema_name = "AUDIO_FILES",
-          .name = settings.text("nats.audio_object_store_bucket", "AUDIO_FILES"),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "JOIN_STATE",
-          .name = settings.text("nats.join_state_key_value_bucket", "JOIN_STATE"),
-          .max_age = std::chrono::hours(48),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.changes_stream_name", "CHANGES"),
+      .subjects =
+          {
+              pipegen::subject_filter(settings.text("nats.any_changed_subject", "any.{event}.{class}.changed")),
+              pipegen::subject_filter(settings.text("nats.copied_subject", "copied.{region}")),
+              pipegen::subject_filter(settings.text("nats.joined_subject", "joined.{voice}.{group}")),
+              pipegen::subject_filter(settings.text("nats.region_changed_subject", "region.{region}.{source}.changed")),
+          },
+      .duplicate_window = std::chrono::minutes(13),
+  });
+  topology.add_stream({
+      .name = settings.text("nats.speech_stream_name", "SPEECH"),
+      .subjects = {pipegen::subject_filter(settings.text("nats.spoken_subject", "spoken.{kind}.{region}"))},
+      .retention = pipegen::Retention::kInterest,
+      .duplicate_window = std::chrono::minutes(13),
+  });
+  topology.add_stream({
+      .name = "PUBLISHING_DLQ",
+      .subjects = {"dlq.publishing.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_object_bucket({
+      .schema_name = "AUDIO_FILES",
+      .name = settings.text("nats.audio_object_store_bucket", "AUDIO_FILES"),
+  });
+  topology.add_key_value({
+      .schema_name = "JOIN_STATE",
+      .name = settings.text("nats.join_state_key_value_bucket", "JOIN_STATE"),
+      .max_age = std::chrono::hours(48),
+  });
   return topology;
 }
 

@@ -12,25 +12,21 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.readings_stream_name", "READINGS"),
-          .subjects = {settings.text("nats.reading_taken_subject", "reading.taken")},
-          .retention = pipegen::Retention::kInterest,
-      },
-      {
-          .name = "PUBLISHING_DLQ",
-          .subjects = {"dlq.publishing.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.key_values = {
-      {
-          .schema_name = "PUBLISHING_IDEMPOTENCY",
-          .name = "PUBLISHING_IDEMPOTENCY",
-          .max_age = std::chrono::hours(24),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.readings_stream_name", "READINGS"),
+      .subjects = {settings.text("nats.reading_taken_subject", "reading.taken")},
+      .retention = pipegen::Retention::kInterest,
+  });
+  topology.add_stream({
+      .name = "PUBLISHING_DLQ",
+      .subjects = {"dlq.publishing.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_key_value({
+      .schema_name = "PUBLISHING_IDEMPOTENCY",
+      .name = "PUBLISHING_IDEMPOTENCY",
+      .max_age = std::chrono::hours(24),
+  });
   return topology;
 }
 
@@ -53,29 +49,29 @@ pipegen::IngestApi api(const pipegen::Settings& settings) {
       .idempotency_bucket = "PUBLISHING_IDEMPOTENCY",
       .openapi = openapi(),
   };
-  api.events.push_back({
+  api.add_event({
       .event = "ReadingTaken",
       .publish = post_reading_taken,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "compare",
       .consumes = "ReadingTaken",
       .produces = {"AnythingChanged", "ReadingCopied", "RegionChanged"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "tm",
       .consumes = "ReadingTaken",
       .produces = {"RegionChanged"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "tts",
       .consumes = "ReadingTaken",
       .produces = {"ReadingSpoken"},
       .collects = false,
   });
-  api.stages.push_back({
+  api.add_stage({
       .name = "gettext",
       .consumes = "ReadingSpoken",
       .produces = {"ReadingsJoined"},

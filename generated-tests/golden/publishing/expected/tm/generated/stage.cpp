@@ -12,36 +12,31 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.changes_stream_name", "CHANGES"),
-          .subjects =
-              {
-                  pipegen::subject_filter(settings.text("nats.any_changed_subject", "any.{event}.{class}.changed")),
-                  pipegen::subject_filter(settings.text("nats.copied_subject", "copied.{region}")),
-                  pipegen::subject_filter(settings.text("nats.joined_subject", "joined.{voice}.{group}")),
-                  pipegen::subject_filter(
-                      settings.text("nats.region_changed_subject", "region.{region}.{source}.changed")),
-              },
-          .duplicate_window = std::chrono::minutes(13),
-      },
-      {
-          .name = settings.text("nats.readings_stream_name", "READINGS"),
-          .subjects = {settings.text("nats.reading_taken_subject", "reading.taken")},
-          .retention = pipegen::Retention::kInterest,
-      },
-      {
-          .name = "PUBLISHING_DLQ",
-          .subjects = {"dlq.publishing.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.object_buckets = {
-      {
-          .schema_name = "TEXT_FILES",
-          .name = settings.text("nats.text_object_store_bucket", "TEXT_FILES"),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.changes_stream_name", "CHANGES"),
+      .subjects =
+          {
+              pipegen::subject_filter(settings.text("nats.any_changed_subject", "any.{event}.{class}.changed")),
+              pipegen::subject_filter(settings.text("nats.copied_subject", "copied.{region}")),
+              pipegen::subject_filter(settings.text("nats.joined_subject", "joined.{voice}.{group}")),
+              pipegen::subject_filter(settings.text("nats.region_changed_subject", "region.{region}.{source}.changed")),
+          },
+      .duplicate_window = std::chrono::minutes(13),
+  });
+  topology.add_stream({
+      .name = settings.text("nats.readings_stream_name", "READINGS"),
+      .subjects = {settings.text("nats.reading_taken_subject", "reading.taken")},
+      .retention = pipegen::Retention::kInterest,
+  });
+  topology.add_stream({
+      .name = "PUBLISHING_DLQ",
+      .subjects = {"dlq.publishing.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_object_bucket({
+      .schema_name = "TEXT_FILES",
+      .name = settings.text("nats.text_object_store_bucket", "TEXT_FILES"),
+  });
   return topology;
 }
 

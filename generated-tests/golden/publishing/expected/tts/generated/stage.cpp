@@ -12,34 +12,30 @@ namespace {
 
 pipegen::Topology topology(const pipegen::Settings& settings) {
   pipegen::Topology topology;
-  topology.streams = {
-      {
-          .name = settings.text("nats.readings_stream_name", "READINGS"),
-          .subjects = {settings.text("nats.reading_taken_subject", "reading.taken")},
-          .retention = pipegen::Retention::kInterest,
-      },
-      {
-          .name = settings.text("nats.speech_stream_name", "SPEECH"),
-          .subjects = {pipegen::subject_filter(settings.text("nats.spoken_subject", "spoken.{kind}.{region}"))},
-          .retention = pipegen::Retention::kInterest,
-          .duplicate_window = std::chrono::minutes(13),
-      },
-      {
-          .name = "PUBLISHING_DLQ",
-          .subjects = {"dlq.publishing.>"},
-          .max_age = std::chrono::hours(720),
-      },
-  };
-  topology.object_buckets = {
-      {
-          .schema_name = "AUDIO_FILES",
-          .name = settings.text("nats.audio_object_store_bucket", "AUDIO_FILES"),
-      },
-      {
-          .schema_name = "TEXT_FILES",
-          .name = settings.text("nats.text_object_store_bucket", "TEXT_FILES"),
-      },
-  };
+  topology.add_stream({
+      .name = settings.text("nats.readings_stream_name", "READINGS"),
+      .subjects = {settings.text("nats.reading_taken_subject", "reading.taken")},
+      .retention = pipegen::Retention::kInterest,
+  });
+  topology.add_stream({
+      .name = settings.text("nats.speech_stream_name", "SPEECH"),
+      .subjects = {pipegen::subject_filter(settings.text("nats.spoken_subject", "spoken.{kind}.{region}"))},
+      .retention = pipegen::Retention::kInterest,
+      .duplicate_window = std::chrono::minutes(13),
+  });
+  topology.add_stream({
+      .name = "PUBLISHING_DLQ",
+      .subjects = {"dlq.publishing.>"},
+      .max_age = std::chrono::hours(720),
+  });
+  topology.add_object_bucket({
+      .schema_name = "AUDIO_FILES",
+      .name = settings.text("nats.audio_object_store_bucket", "AUDIO_FILES"),
+  });
+  topology.add_object_bucket({
+      .schema_name = "TEXT_FILES",
+      .name = settings.text("nats.text_object_store_bucket", "TEXT_FILES"),
+  });
   return topology;
 }
 

@@ -5,7 +5,7 @@
 #include <map>
 #include <optional>
 #include <pipegen/json.hpp>
-#include <pipegen/stage.hpp>
+#include <pipegen/outbox.hpp>
 #include <pipegen/types.hpp>
 #include <string>
 #include <string_view>

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <pipegen/context.hpp>
-#include <pipegen/stage.hpp>
+#include <pipegen/outbox.hpp>
 
 #include "gettext_/events.hpp"
 
