@@ -245,10 +245,83 @@ struct UploadSpec {
   std::optional<Result> result;
 };
 
+enum class OnConflict { kUpdate, kIgnore, kReject };
+
+/// A step of a path into a message: "line_items[0]".
+struct PathStep {
+  std::string name;                  // as the schema writes it
+  std::optional<std::size_t> index;  // of an item of a list; there may be none
+  bool optional = false;
+};
+
+/// Where a column gets its value.
+struct ColumnSource {
+  enum class Kind {
+    kField,      // the field of the record that the entity's message (or item) is
+    kPath,       // `from:` a path into it
+    kParent,     // `parent:` a path into the record of the entity that it is a part of; also a copied key
+    kConstant,   // `constant:`
+    kTransform,  // `transform:` a function of the user's
+    kPosition,   // the place of an item in its list, from 1: for a child without a key of its own
+  } kind = Kind::kField;
+  std::vector<PathStep> path;  // kField, kPath, kParent
+  int levels = 1;              // kParent: 1 is the parent, 2 the parent's parent
+  Literal constant;            // kConstant
+  std::string function;        // kTransform: "tax_label"
+};
+
+struct Column {
+  std::string field;  // of the entity: "order_key"
+  std::string name;   // in the table
+  std::string doc;
+  Type type;
+  bool optional = false;                   // NULL is allowed; also when `from:` may lead nowhere
+  std::optional<std::int64_t> max_length;  // kString
+  std::optional<Literal> default_value;    // what rows get that were there before the column
+  bool index = false;
+  bool unique = false;
+  std::string references;  // entity, whose key is one column
+  int since = 1;
+  ColumnSource source;
+};
+
+/// A record with a table. Rows of an entity with `parent` are made of an item of a list in the parent's message, and
+/// are replaced as a set with the parent's row.
+struct Entity {
+  std::string name;      // "Order"
+  std::string cpp_name;  // "order"
+  std::string doc;
+  std::string record;            // what its message, or an item, is: in Pipeline::records, without derived fields
+  std::string table;             // "orders"
+  std::vector<Column> columns;   // the key first (the parent's, then its own), then the others by name
+  std::vector<std::size_t> key;  // columns
+  OnConflict on_conflict = OnConflict::kUpdate;
+  std::string parent;                   // entity; empty for one that messages are made of
+  std::string list;                     // the field of the parent's record that holds the items
+  std::vector<std::size_t> parent_key;  // columns, in the order of the parent's key
+  int since = 1;
+  std::string subject;          // "tpch.ingest.order"; empty with a parent
+  std::string setting;          // key in [nats]: "order_ingest_subject"
+  std::string durable;          // "order-writers"
+  std::string durable_setting;  // key in [nats]: "order_ingest_consumer_name"
+  Origin origin;
+};
+
+/// What writes entities to the database: of a `persist` stage, or made for all of them or one.
+struct EntityWorker {
+  std::string name;      // "entity-worker", "order-worker", the stage's name
+  std::string cpp_name;  // "entity_worker"
+  std::string section;   // of the settings: "entity_worker_service"
+  std::string doc;
+  std::vector<std::string> entities;  // those that messages are made of, sorted
+  Origin origin;
+};
+
 struct Ingest {
   int port = 8080;
-  std::vector<UploadSpec> uploads;  // sorted by name
-  std::vector<std::string> events;  // sorted
+  std::vector<std::string> entities;  // sorted
+  std::vector<UploadSpec> uploads;    // sorted by name
+  std::vector<std::string> events;    // sorted
   Origin origin;
 };
 
@@ -269,6 +342,9 @@ struct Pipeline {
   std::map<std::string, Stage> stages;
   std::vector<std::string> root_stages;  // names of the stages that the root file itself declares
   std::optional<Ingest> ingest;
+  std::vector<Entity> entities;              // those that others refer to, or are parts of, first; then by name
+  std::string entity_stream;                 // "TPCH_INGEST"; empty without entities
+  std::vector<EntityWorker> entity_workers;  // of the `persist` stages, sorted by name
 };
 
 }  // namespace pipegen::gen

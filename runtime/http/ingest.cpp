@@ -118,6 +118,7 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
 
 void IngestApi::add_upload(Upload upload) { uploads.push_back(std::move(upload)); }
 void IngestApi::add_event(EventRoute route) { events.push_back(std::move(route)); }
+void IngestApi::add_entity(EntityIngest entity) { entities.push_back(std::move(entity)); }
 void IngestApi::add_stage(StageInfo stage) { stages.push_back(std::move(stage)); }
 
 int run_ingest_api(int argc, char** argv, std::string_view service,

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "pipegen/message_status.hpp"
 #include "pipegen/nats.hpp"
 #include "pipegen/outbox.hpp"
 #include "pipegen/settings.hpp"
@@ -58,6 +59,15 @@ struct EventRoute {
   std::function<std::string(std::string_view body, Outbox& outbox)> publish{};
 };
 
+/// POST /ingest/<path> with the entity as JSON; also by name through /ingest/message and /ingest/batch.
+struct EntityIngest {
+  std::string_view name{};  // "Order"
+  std::string_view path{};  // "order"
+  std::string subject{};    // "tpch.ingest.order"
+  /// Throws json::Invalid when the body is no such entity.
+  std::function<void(std::string_view body)> check{};
+};
+
 /// A step of the pipeline, for the status of a workflow: which events each stage takes and makes. The texts are
 /// literals.
 struct StageInfo {
@@ -77,10 +87,15 @@ struct IngestApi {
   std::vector<Upload> uploads{};
   std::vector<EventRoute> events{};
   std::vector<StageInfo> stages{};
+  std::vector<EntityIngest> entities{};
+  std::string entity_stream{};  // "TPCH_INGEST"
+  /// sql::find_message_in_sqlite or sql::find_message_in_postgresql.
+  std::function<FindMessage(const Settings& settings)> open_status{};
   std::string_view openapi{};  // the document that /openapi.json answers
 
   void add_upload(Upload upload);
   void add_event(EventRoute route);
+  void add_entity(EntityIngest entity);
   void add_stage(StageInfo stage);
 };
 
