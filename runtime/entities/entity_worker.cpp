@@ -438,9 +438,12 @@ void EntityWorker::bury(Writer& writer, const std::vector<Failure>& failures) {
   std::vector<worker::DeadLetters::Letter> letters;
   writer.statuses.clear();
   for (const Failure& failure : failures) {
-    // Published again, it must not pass for newer than what came after it.
-    letters.push_back(
-        {failure.item.delivery, failure.reason, {{"Pipegen-Version", std::to_string(failure.item.version)}}});
+    // Published again, it must not pass for newer than what came after it. (What was before has the header.)
+    nats::Headers more;
+    if (failure.item.delivery->header("Pipegen-Version").empty()) {
+      more["Pipegen-Version"] = std::to_string(failure.item.version);
+    }
+    letters.push_back({failure.item.delivery, failure.reason, std::move(more)});
     writer.statuses.push_back(status_of(failure.item, sql::MessageState::kDeadLettered, failure.reason.message));
   }
   writer.batch.clear();
