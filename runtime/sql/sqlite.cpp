@@ -9,7 +9,6 @@
 #include <stdexcept>
 #include <system_error>
 
-#include "core/json_text.hpp"
 #include "pipegen/error.hpp"
 #include "pipegen/message_status.hpp"
 #include "sql/database.hpp"
@@ -543,8 +542,7 @@ class SqliteSession final : public Session {
   }
 
   void bind_status(sqlite3_stmt* write, const MessageStatus& status, int attempts) {
-    error_ = json::repaired_utf8(status.error);
-    std::replace(error_.begin(), error_.end(), '\0', ' ');
+    error_ = storable(status.error);
     bind_text(write, 1, status.message_id);
     bind_text(write, 2, status.entity_type);
     bind_text(write, 3, to_string(status.state));

@@ -1,6 +1,9 @@
 #include "sql/status.hpp"
 
+#include <algorithm>
 #include <array>
+
+#include "core/json_text.hpp"
 
 namespace pipegen::sql {
 namespace {
@@ -17,6 +20,12 @@ std::optional<MessageState> parse_message_state(std::string_view text) {
     if (kStates[i] == text) return static_cast<MessageState>(i);
   }
   return std::nullopt;
+}
+
+std::string storable(std::string_view text) {
+  std::string repaired = json::repaired_utf8(text);
+  std::replace(repaired.begin(), repaired.end(), '\0', ' ');
+  return repaired;
 }
 
 std::optional<MessageRecord> record_of(std::optional<MessageStatus> status) {

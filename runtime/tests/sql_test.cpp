@@ -481,6 +481,385 @@ TEST_P(BothDatabases, ABadRowRollsTheWholeBatchBack) {
   EXPECT_NE(thrown_by<ConfigError>([&] { session->write(batch, {}); }).find("parts"), std::string::npos);
 }
 
+/// A value of every kind, as SQL shows it in either database; `fill` adds it to a row.
+Schema every_kind() {
+  Schema schema{.pipeline = "types"};
+  schema.add_table(
+      {.name = "odd \"name\"; DROP TABLE x; --",
+       .columns = {{.name = "id", .kind = Kind::kInt64},
+                   {.name = "select", .kind = Kind::kBool, .nullable = true},
+                   {.name = "i32", .kind = Kind::kInt32, .nullable = true},
+                   {.name = "i64", .kind = Kind::kInt64, .nullable = true},
+                   {.name = "f64", .kind = Kind::kFloat64, .nullable = true},
+                   {.name = "dec", .kind = Kind::kDecimal, .nullable = true, .precision = 38, .scale = 9},
+                   {.name = "big", .kind = Kind::kDecimal, .nullable = true, .precision = 38, .scale = 0},
+                   {.name = "small", .kind = Kind::kDecimal, .nullable = true, .precision = 38, .scale = 38},
+                   {.name = "Ünï \"quoted\"", .nullable = true},
+                   {.name = "oct", .kind = Kind::kBytes, .nullable = true},
+                   {.name = "uid", .kind = Kind::kUuid, .nullable = true},
+                   {.name = "ts", .kind = Kind::kTimestamp, .nullable = true},
+                   {.name = "day", .kind = Kind::kDate, .nullable = true},
+                   {.name = "js", .kind = Kind::kJson, .nullable = true}},
+       .key = {0}});
+  return schema;
+}
+
+TEST_P(BothDatabases, EveryKindOfValueComesBackExactlyAsItWasSent) {
+  const Schema schema = every_kind();
+  const auto database = ready(schema);
+  const auto session = database->session();
+  const std::string table = "\"odd \"\"name\"\"; DROP TABLE x; --\"";
+  std::int64_t id = 0;
+  Batch batch(schema);
+  std::vector<std::function<void()>> checks;
+
+  // Adds a row with one value in the column, and NULL in the others.
+  const auto check = [&](std::size_t column, const auto& value, const std::string& expected) {
+    batch.begin_message(1);
+    Row row = batch.add_row(0);
+    row.add(++id);
+    for (std::size_t i = 1; i < schema.tables[0].columns.size(); ++i) {
+      if (i == column) {
+        row.add(value);
+      } else {
+        row.add_null();
+      }
+    }
+    std::string name = schema.tables[0].columns[column].name;
+    std::string quoted = "\"";
+    for (const char c : name) quoted += c == '"' ? "\"\"" : std::string(1, c);
+    quoted += "\"";
+    std::string shown = quoted;
+    if (column == 1) shown = sqlite() ? quoted : "CASE WHEN " + quoted + " THEN 1 ELSE 0 END";
+    if (column == 9) shown = sqlite() ? "lower(hex(" + quoted + "))" : "encode(" + quoted + ", 'hex')";
+    if (column == 11 && !sqlite()) {
+      shown = "to_char(" + quoted + " AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    }
+    const std::string sql =
+        "SELECT " + shown + " FROM " + table + " WHERE id = " + std::to_string(id) + " AND " + quoted + " IS NOT NULL";
+    checks.push_back([=, this] { EXPECT_EQ(query(sql), Lines{expected}) << name; });
+  };
+
+  check(1, true, "1");
+  check(1, false, "0");
+  check(2, std::numeric_limits<std::int32_t>::min(), "-2147483648");
+  check(2, std::numeric_limits<std::int32_t>::max(), "2147483647");
+  check(2, 0, "0");
+  check(3, std::numeric_limits<std::int64_t>::min(), "-9223372036854775808");
+  check(3, std::numeric_limits<std::int64_t>::max(), "9223372036854775807");
+  check(4, 0.5, "0.5");
+  check(4, -1.25e10, sqlite() ? "-12500000000.0" : "-12500000000");
+  for (const std::string text :
+       {"0.000000000", "0.000000001", "-0.000000001", "1.000000000", "-12.500000000", "9999.000000000",
+        "10000.000000000", "12345.678901234", "100000000.000010000", "99999999999999999999999999999.999999999",
+        "-99999999999999999999999999999.999999999", "10000000000000000000000000000.000000000"}) {
+    check(5, Decimal::parse(text, 38, 9).value(), text);
+  }
+  check(6, Decimal::parse("99999999999999999999999999999999999999", 38, 0).value(),
+        "99999999999999999999999999999999999999");
+  check(6, Decimal::parse("-10000000000000000000000000000000000000", 38, 0).value(),
+        "-10000000000000000000000000000000000000");
+  check(6, Decimal::parse("0", 38, 0).value(), "0");
+  check(7, Decimal::parse("0.99999999999999999999999999999999999999", 38, 38).value(),
+        "0.99999999999999999999999999999999999999");
+  check(7, Decimal::parse("-0.00000000000000000000000000000000000001", 38, 38).value(),
+        "-0.00000000000000000000000000000000000001");
+  for (const std::string text :
+       {"", " ", "'", "\"", "\\", "{}", "{a,b}", "NULL", "null", "'); DROP TABLE orders; --", "$1", "?", "%s",
+        "a\nb\tc", "\xf0\x9f\x98\x80\xe2\x80\xae", "e\xcc\x81", "\x7f\x01", "trailing ", "\\x00"}) {
+    check(8, text, text);
+  }
+  const std::string large(1 << 20, 'x');
+  check(8, large, large);
+  check(9, Bytes{}, "");
+  check(9, Bytes{std::byte{0}, std::byte{0xff}, std::byte{'\''}, std::byte{0}}, "00ff2700");
+  check(10, Uuid::parse("00000000-0000-0000-0000-000000000000").value(), "00000000-0000-0000-0000-000000000000");
+  check(10, Uuid::parse("0193a2b4-C5D6-7e8f-9a0b-ffffffffffff").value(), "0193a2b4-c5d6-7e8f-9a0b-ffffffffffff");
+  for (const std::string text :
+       {"0001-01-01T00:00:00.000000Z", "1969-12-31T23:59:59.999999Z", "1970-01-01T00:00:00.000000Z",
+        "2000-02-29T12:34:56.000001Z", "9999-12-31T23:59:59.999999Z"}) {
+    check(11, parse_timestamp(text).value(), text);
+  }
+  for (const std::string text : {"0001-01-01", "1969-12-31", "1970-01-01", "2000-02-29", "9999-12-31"}) {
+    check(12, parse_date(text).value(), text);
+  }
+  for (const std::string text :
+       {"null", "{\"b\": 1, \"a\" : [1.10, \"\\u0000\\ud83d\\ude00\"] }", "1e400", "\"x'y\""}) {
+    check(13, Json{text}, text);
+  }
+  EXPECT_TRUE(session->write(batch, {}).empty());
+  for (const auto& each : checks) each();
+
+  // Doubles by their bits.
+  batch.clear();
+  const std::vector<double> doubles = {std::numeric_limits<double>::max(), std::numeric_limits<double>::denorm_min(),
+                                       std::numeric_limits<double>::lowest(), 0.1, 1.0 / 3};
+  for (const double value : doubles) {
+    batch.begin_message(1);
+    Row row = batch.add_row(0);
+    row.add(++id);
+    for (std::size_t i = 1; i < schema.tables[0].columns.size(); ++i) {
+      if (i == 4) {
+        row.add(value);
+      } else {
+        row.add_null();
+      }
+    }
+    char digits[64];
+    std::snprintf(digits, sizeof digits, "%.17g", value);
+    const std::string sql = "SELECT count(*) FROM " + table + " WHERE id = " + std::to_string(id) +
+                            " AND f64 = " + digits + (sqlite() ? "" : "::float8");
+    checks.push_back([=, this] { EXPECT_EQ(query(sql), Lines{"1"}) << sql; });
+  }
+  EXPECT_TRUE(session->write(batch, {}).empty());
+  for (const auto& each : checks) each();
+  EXPECT_EQ(query("SELECT count(*) FROM " + table), Lines{std::to_string(id)});
+}
+
+TEST_P(BothDatabases, KeysOfEveryKindAreTheSameKeyInTheBatchAndInTheTable) {
+  Schema schema{.pipeline = "keys"};
+  schema.add_table({.name = "t",
+                    .columns = {{.name = "dec", .kind = Kind::kDecimal, .precision = 10, .scale = 2},
+                                {.name = "uid", .kind = Kind::kUuid},
+                                {.name = "ts", .kind = Kind::kTimestamp},
+                                {.name = "day", .kind = Kind::kDate},
+                                {.name = "f", .kind = Kind::kFloat64},
+                                {.name = "oct", .kind = Kind::kBytes},
+                                {.name = "value", .kind = Kind::kInt64}},
+                    .key = {0, 1, 2, 3, 4, 5}});
+  schema.add_table({.name = "c",
+                    .columns = {{.name = "dec", .kind = Kind::kDecimal, .precision = 10, .scale = 2},
+                                {.name = "uid", .kind = Kind::kUuid},
+                                {.name = "ts", .kind = Kind::kTimestamp},
+                                {.name = "day", .kind = Kind::kDate},
+                                {.name = "f", .kind = Kind::kFloat64},
+                                {.name = "oct", .kind = Kind::kBytes},
+                                {.name = "n", .kind = Kind::kInt64}},
+                    .key = {0, 1, 2, 3, 4, 5, 6},
+                    .parent = 0,
+                    .parent_key = {0, 1, 2, 3, 4, 5}});
+  const auto database = ready(schema);
+  const auto session = database->session();
+  const Uuid uuid = Uuid::random();
+  const Timestamp time = *parse_timestamp("1969-01-01T00:00:00.000001Z");
+  for (std::int64_t round = 0; round < 3; ++round) {
+    Batch batch(schema);
+    for (std::int64_t i = 0; i < 3; ++i) {
+      batch.begin_message(round * 3 + i);
+      for (const std::size_t table : {0U, 1U}) {
+        Row row = batch.add_row(table);
+        row.add(Decimal::parse("-1.50", 10, 2).value());
+        row.add(uuid);
+        row.add(time);
+        row.add(*parse_date("1960-01-01"));
+        row.add(i == 0 ? 0.0 : -0.0);
+        row.add(Bytes{std::byte{0}});
+        row.add(round * 3 + i);
+      }
+    }
+    EXPECT_TRUE(session->write(batch, {}).empty());
+    EXPECT_EQ(query("SELECT value FROM t"), Lines{std::to_string(round * 3 + 2)});
+    EXPECT_EQ(query("SELECT n FROM c"), Lines{std::to_string(round * 3 + 2)});
+  }
+}
+
+TEST_P(BothDatabases, AConnectionWritesManyBatchesOfManyMessages) {
+  const Schema schema = order_schema();
+  const auto database = ready(schema);
+  const auto session = database->session();
+  Batch batch(schema);
+  std::vector<MessageStatus> statuses;
+  for (int round = 0; round < 20; ++round) {
+    batch.clear();
+    statuses.clear();
+    for (int i = 0; i < 300; ++i) {
+      const std::string id = "o" + std::to_string((round * 150 + i) * 7919 % 3150);
+      batch.begin_message(round * 300 + i);
+      add_order(batch, id, std::string(200, 'n'));
+      add_line(batch, id, 1, "first");
+      add_line(batch, id, 2, "second");
+      statuses.push_back(status_of("m" + std::to_string(round * 300 + i)));
+    }
+    EXPECT_TRUE(session->write(batch, statuses).empty());
+  }
+  EXPECT_EQ(query("SELECT count(*) FROM orders"), Lines{"3150"});
+  EXPECT_EQ(query("SELECT count(*) FROM lines"), Lines{"6300"});
+  EXPECT_EQ(query("SELECT count(*), min(status), max(attempts) FROM message_status"), Lines{"6000|completed|0"});
+}
+
+// ---- migrations -----------------------------------------------------------------------------------------------------
+
+TEST_P(BothDatabases, ANewVersionAddsItsTablesAndColumnsAndFillsThem) {
+  Schema schema = order_schema();
+  {
+    const auto database = ready(schema);
+    database->migrate();  // again: nothing
+    put_order(*database->session(), schema, 1, "a", "old", {"x"});
+  }
+  schema.tables[0].columns.push_back({.name = "state", .since = 2, .fill = "\"it's \\\"open\\\"\""});
+  schema.tables[0].columns.push_back({.name = "on", .kind = Kind::kBool, .since = 3, .fill = "true"});
+  schema.tables[0].columns.push_back(
+      {.name = "price", .kind = Kind::kDecimal, .precision = 9, .scale = 2, .since = 3, .fill = "1.5"});
+  schema.tables[0].columns.push_back(
+      {.name = "at", .kind = Kind::kTimestamp, .since = 3, .fill = "\"2025-01-15T10:00:00+01:00\""});
+  schema.tables[0].columns.push_back({.name = "count", .kind = Kind::kInt32, .since = 3, .fill = "7"});
+  schema.tables[0].columns.push_back({.name = "octets", .kind = Kind::kBytes, .since = 3, .fill = "\"AP8=\""});
+  schema.tables[0].columns.push_back({.name = "js", .kind = Kind::kJson, .since = 3, .fill = "{\"a\":[]}"});
+  schema.tables[0].columns.push_back({.name = "maybe", .kind = Kind::kDate, .nullable = true, .since = 3});
+  schema.tables[0].columns.push_back({.name = "customer", .nullable = true, .since = 3});
+  schema.tables[0].foreign_keys.push_back({.columns = {10}, .table = "customers", .referenced = {"id"}});
+  schema.tables[0].indexes.push_back({.columns = {2, 1}});
+  schema.add_table({.name = "customers", .columns = {{.name = "id"}}, .key = {0}, .since = 3});
+  const auto database = ready(schema);
+  EXPECT_EQ(query("SELECT version FROM pipegen_migrations WHERE pipeline = 'shop' ORDER BY version"),
+            (Lines{"1", "2", "3"}));
+  EXPECT_EQ(query("SELECT id, note, state, price, count, js, maybe, customer FROM orders"),
+            Lines{"a|old|it's \"open\"|1.50|7|{\"a\":[]}|NULL|NULL"});
+  EXPECT_EQ(query(sqlite() ? "SELECT \"on\", at, hex(octets) FROM orders"
+                           : "SELECT \"on\"::int, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), "
+                             "upper(encode(octets, 'hex')) FROM orders"),
+            Lines{"1|2025-01-15T09:00:00.000000Z|00FF"});
+
+  const auto session = database->session();
+  const auto write_order = [&](const char* customer, bool with_customer) {
+    Batch batch(schema);
+    batch.begin_message(2);
+    Row row = batch.add_row(0);
+    for (const char* text : {"b", "new", "shut"}) row.add(text);
+    row.add(false);
+    row.add(Decimal::parse("2", 9, 2));
+    row.add(now());
+    row.add(1);
+    row.add(Bytes{});
+    row.add(Json{"1"});
+    row.add_null();
+    row.add(customer);
+    if (with_customer) batch.add_row(3).add("c");
+    session->write(batch, {});
+  };
+  thrown_by<TransientError>([&] { write_order("c", false); });
+  write_order("c", true);
+  EXPECT_EQ(query("SELECT state FROM orders WHERE customer = 'c'"), Lines{"shut"});
+
+  // An old service that is still running does not know the columns.
+  const Schema old = order_schema();
+  const auto running = backend_->open(old);
+  put_order(*running->session(), old, 9, "z", "by the old one");
+  EXPECT_EQ(query("SELECT note, state FROM orders WHERE id = 'z'"), Lines{"by the old one|it's \"open\""});
+  const std::string refused = thrown_by<ConfigError>([&] { running->migrate(); });
+  EXPECT_NE(refused.find("version 3"), std::string::npos) << refused;
+}
+
+TEST_P(BothDatabases, AChangedSchemaOfTheSameVersionIsRefusedAndSaysWhatDiffers) {
+  ready(order_schema());
+  const auto refused = [&](const std::function<void(Schema&)>& change) {
+    Schema schema = order_schema();
+    change(schema);
+    const auto database = backend_->open(schema);
+    return thrown_by<ConfigError>([&] { database->migrate(); });
+  };
+  const std::string added = refused([](Schema& schema) { schema.tables[0].columns.push_back({.name = "new"}); });
+  EXPECT_NE(added.find("orders.new is not there"), std::string::npos) << added;
+  EXPECT_NE(added.find("since: 2"), std::string::npos) << added;
+  const std::string gone = refused([](Schema& schema) { schema.tables[0].columns.pop_back(); });
+  EXPECT_NE(gone.find("orders.note is there and not here"), std::string::npos) << gone;
+  const std::string changed = refused([](Schema& schema) { schema.tables[0].columns[1].kind = Kind::kInt32; });
+  EXPECT_NE(changed.find("orders.note is string? there and int32? here"), std::string::npos) << changed;
+  const std::string key = refused([](Schema& schema) { schema.tables[2].key = {0, 2, 1}; });
+  EXPECT_NE(key.find("table parts"), std::string::npos) << key;
+  EXPECT_EQ(query("SELECT count(*) FROM pipegen_migrations"), Lines{"1"});
+
+  // The order of columns and tables is no change.
+  Schema shuffled = order_schema();
+  std::swap(shuffled.tables[2].columns[1], shuffled.tables[2].columns[2]);
+  shuffled.tables[2].key = {0, 2, 1};
+  shuffled.tables[2].parent_key = {0, 2};
+  backend_->open(shuffled)->migrate();
+}
+
+TEST_P(BothDatabases, SeveralMayMigrateAtTheSameTime) {
+  Schema schema = order_schema();
+  schema.tables[0].columns.push_back({.name = "more", .nullable = true, .since = 2});
+  schema.tables[0].indexes.push_back({.columns = {1}, .unique = true});
+  std::atomic<int> failures = 0;
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 4; ++i) {
+      threads.emplace_back([&] {
+        try {
+          backend_->open(schema)->migrate();
+        } catch (const std::exception& error) {
+          ++failures;
+          ADD_FAILURE() << error.what();
+        }
+      });
+    }
+  }
+  EXPECT_EQ(failures, 0);
+  EXPECT_EQ(query("SELECT version FROM pipegen_migrations ORDER BY version"), (Lines{"1", "2"}));
+}
+
+TEST_P(BothDatabases, AMigrationThatFailsLeavesNothing) {
+  query("CREATE TABLE lines (mine integer)");
+  const Schema schema = order_schema();
+  const std::string text = thrown_by<ConfigError>([&] { backend_->open(schema)->migrate(); });
+  EXPECT_NE(text.find("lines"), std::string::npos) << text;
+  EXPECT_EQ(query(sqlite() ? "SELECT name FROM sqlite_schema WHERE name IN ('orders', 'message_status')"
+                           : "SELECT relname FROM pg_class WHERE relname IN ('orders', 'message_status')"),
+            Lines{});
+  query("DROP TABLE lines");
+  backend_->open(schema)->migrate();
+}
+
+TEST_P(BothDatabases, IndexesAreMadeWhenTheyAreMissingAndHaveNamesOfTheirOwn) {
+  Schema schema = order_schema();
+  ready(schema);
+  const std::string wide(60, 'w');
+  schema.add_table({.name = "a_b", .columns = {{.name = "c"}}, .key = {0}, .indexes = {{.columns = {0}}}, .since = 2});
+  schema.add_table({.name = "a",
+                    .columns = {{.name = "b_c"}, {.name = wide}, {.name = wide + "x"}},
+                    .key = {0},
+                    .indexes = {{.columns = {0}}, {.columns = {1}}, {.columns = {2}}, {.columns = {2}, .unique = true}},
+                    .since = 2});
+  schema.tables[0].indexes.push_back({.columns = {1}});
+  const auto database = ready(schema);
+  const std::string count = sqlite() ? "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+                                     : "SELECT count(*) FROM pg_indexes WHERE schemaname = 'public' AND indexname ~ "
+                                       "'_(idx|key)_[0-9a-f]{8}$' AND length(indexname) <= 63";
+  EXPECT_EQ(query(count), Lines{"6"});
+  database->migrate();
+  EXPECT_EQ(query(count), Lines{"6"});
+}
+
+// ---- status of messages for the ingestion API -----------------------------------------------------------------------
+
+TEST_P(BothDatabases, TheIngestionApiFindsAMessageFromAnyThread) {
+  const FindMessage find = backend_->find_message();
+  EXPECT_FALSE(find("m1").has_value()) << "there is no table yet";
+  const Schema schema = order_schema();
+  const auto database = ready(schema);
+  const auto session = database->session();
+  EXPECT_FALSE(find("m1").has_value());
+  MessageStatus status = status_of("m1", MessageState::kFailed);
+  status.error = "why";
+  session->note_attempt(status);
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&] {
+      for (int n = 0; n < 50; ++n) {
+        const auto record = find("m1");
+        ASSERT_TRUE(record.has_value());
+        EXPECT_EQ(record->state, "failed");
+        EXPECT_EQ(record->entity_type, "Order");
+        EXPECT_EQ(record->attempts, 1);
+        EXPECT_EQ(record->error, "why");
+        EXPECT_EQ(record->received_at, status.received_at);
+        EXPECT_FALSE(find("nobody").has_value());
+      }
+    });
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Sql, BothDatabases, ::testing::Values(Which::kSqlite, Which::kPostgres),
                          [](const auto& which) { return which.param == Which::kSqlite ? "SQLite" : "PostgreSQL"; });
 
