@@ -400,6 +400,7 @@ class PostgresqlDatabase final : public Database {
   }
   std::string description() const override { return description_of(options_); }
   bool concurrent() const override { return true; }
+  const Schema& schema() const override { return schema_; }
 
  private:
   PostgresqlOptions options_;
