@@ -48,6 +48,7 @@ Blame blame_of(std::string_view state) {
     case Blame::kRow:
       break;
   }
+  if (state == "23505") throw UniqueViolation(text);
   throw PermanentError(text);
 }
 
