@@ -208,9 +208,8 @@ class Tables {
   /// An entity on its way, with what the model does not keep.
   struct Made {
     Entity entity;
-    std::map<std::string, Span> spans;  // of fields
-    bool key_known = true;              // false: something in it could not be understood
-    bool given_since = false;
+    std::set<std::size_t> unwritten;  // columns that the schema does not write: they come first
+    bool key_known = true;            // false: something in it could not be understood
   };
 
   // Children.
@@ -239,7 +238,7 @@ class Tables {
         if (is_new) continue;
         r_.report
             .error(code::kEntityUse, span,
-                   in_quotes(*child) + " is a part of " + in_quotes(name) + " and of " +
+                   in_quotes(*child) + " is a part of " + in_quotes(name + "." + field.field.name) + " and of " +
                        in_quotes(other->second.entity + "." + other->second.field) + ": its rows have one parent",
                    "declare another entity for one of them")
             .notes.push_back({other->second.span, "the other one"});
@@ -368,7 +367,6 @@ class Tables {
 
     std::vector<Column> columns;
     for (const EntityField& field : text.fields) {
-      made.spans[field.field.name] = field.key->span;
       if (!field.good) {
         unclear_.insert(entity.name + "." + field.field.name);
       } else if (auto column = read_column(field, made, parent)) {
@@ -724,7 +722,7 @@ class Tables {
         copy.max_length = theirs.max_length;
         copy.since = entity.since;
         copy.source = std::move(*source);
-        made.spans.try_emplace(copy.field, text.declaration->key->span);
+        made.unwritten.insert(front.size());
         front.push_back(std::move(copy));
       }
     }
@@ -742,7 +740,7 @@ class Tables {
       position.since = entity.since;
       position.source.kind = SourceKind::kPosition;
       position.source.levels = 0;
-      made.spans.try_emplace(position.field, text.declaration->key->span);
+      made.unwritten.insert(front.size());
       front.push_back(std::move(position));
     }
     for (std::size_t i = 0; i < front.size(); ++i) entity.key.push_back(i);
@@ -761,7 +759,8 @@ class Tables {
     if (node == nullptr) {
       if (!is_part) {
         made.key_known = false;
-        if (key_of(value, "key") == nullptr) {
+        const bool typo = r_.broken_entities.contains(entity.name);
+        if (key_of(value, "key") == nullptr && !typo) {
           r_.report.error(code::kEntityKey, text.declaration->key->span,
                           named("entity", entity.name) + " needs 'key': what tells its rows apart",
                           "write key: [order_key] with the names of its fields");
@@ -809,7 +808,7 @@ class Tables {
       return false;
     };
     if (found == columns.end()) {
-      if (unclear_.contains(whole)) return false;
+      if (unclear_.contains(whole) || r_.broken_records.contains(made.entity.name)) return false;
       if (not_stored_.contains(whole)) {
         return fail(in_quotes(name) + " is not stored, so it cannot be part of the key", "remove 'stored: false'");
       }
@@ -846,35 +845,32 @@ class Tables {
                       in_quotes(entity.name) + " has more than " + std::to_string(kMostColumns) + " columns",
                       "put fields that belong together into a record, which is stored as JSON");
     }
-    std::map<std::string, const Column*> seen;
-    for (const Column& column : entity.columns) {
-      const auto [same, is_new] = seen.try_emplace(lower_case(column.name), &column);
+    std::map<std::string, std::size_t> seen;
+    for (std::size_t i = 0; i < entity.columns.size(); ++i) {
+      const auto [same, is_new] = seen.try_emplace(lower_case(entity.columns[i].name), i);
       if (is_new) continue;
-      const Column* first = same->second;
-      const Column* second = &column;
-      // A column that nobody wrote cannot be renamed.
-      if (!column_spans_.contains(entity.name + "." + second->field)) std::swap(first, second);
-      const std::string why = copied_word(*first, entity);
+      const std::size_t other = same->second;  // before this one, as those that nobody wrote are
+      const bool is_copy = made.unwritten.contains(other);
+      std::string why, hint = "write column: with another name";
+      if (is_copy && entity.columns[other].source.kind == SourceKind::kPosition) {
+        why = ": one holds the place in the list";
+        hint += ", or name the field as the 'key'";
+      } else if (is_copy) {
+        why = ": one is copied from the key of " + in_quotes(entity.parent);
+        hint += ", or stored: false when it is the same value";
+      }
       r_.report
-          .error(
-              code::kTable, span_of(made, *second),
-              "two columns of table " + in_quotes(entity.table) + " would be called " + in_quotes(second->name) + why,
-              "write column: with another name" +
-                  std::string(why.empty() ? "" : ", or stored: false when it is the same value"))
-          .notes.push_back({span_of(made, *first), "the other one"});
+          .error(code::kTable, span_of(made, i),
+                 "two columns of table " + in_quotes(entity.table) + " would be called " +
+                     in_quotes(entity.columns[i].name) + why,
+                 hint)
+          .notes.push_back({span_of(made, other), is_copy ? "the table" : "the other one"});
     }
   }
 
-  static std::string copied_word(const Column& column, const Entity& entity) {
-    if (column.source.kind == SourceKind::kPosition) return ": one holds the place in the list";
-    if (column.source.kind == SourceKind::kParent && column.field == column.name)
-      return ": one is copied from the key of " + in_quotes(entity.parent);
-    return "";
-  }
-
-  Span span_of(const Made& made, const Column& column) const {
-    const auto found = column_spans_.find(made.entity.name + "." + column.field);
-    if (found != column_spans_.end()) return found->second;
+  Span span_of(const Made& made, std::size_t column) const {
+    const auto found = column_spans_.find(made.entity.name + "." + made.entity.columns[column].field);
+    if (found != column_spans_.end() && !made.unwritten.contains(column)) return found->second;
     return r_.entity_texts.at(made.entity.name).declaration->key->span;
   }
 
@@ -1129,7 +1125,9 @@ void read_entities(Resolution& r) {
   }
   for (auto& [name, text] : r.entity_texts) {
     const Declaration& declaration = *text.declaration;
+    const std::size_t errors = r.report.errors();
     const MapView map(r.report, *declaration.value, named("entity", name), declaration.key->span, kKeys);
+    if (r.report.errors() != errors) r.broken_entities.insert(name);
     Record record{.name = name, .doc = {}, .fields = {}, .origin = {declaration.file->origin}};
     for (const std::string& key : kKeys) {
       if (key != "fields") map.find(key);  // reports what has no value
@@ -1199,6 +1197,14 @@ void resolve_persist(Resolution& r, const std::string& name, const Declaration& 
     }
   }
   std::ranges::sort(worker.entities);
+  // `generate-worker --entity Order` makes a service of that name.
+  for (const auto& [entity, text] : r.entity_texts) {
+    const bool same = setting_word(name) == snake_case(entity) + "_worker";
+    if (!same || (worker.entities.size() == 1 && worker.entities.front() == entity)) continue;
+    r.report.error(code::kReserved, declaration.key->span,
+                   in_quotes(name) + " is the worker that writes " + in_quotes(entity) + " alone",
+                   "choose another name");
+  }
   r.pipeline.entity_workers.push_back(std::move(worker));
 }
 
