@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "cli/generate.hpp"
 #include "up/up.hpp"
@@ -25,6 +26,16 @@ struct GraphOptions {
   DiagnosticsFormat diagnostics = DiagnosticsFormat::kText;
 };
 int run_graph(const GraphOptions& options);
+
+/// Entities of the older layout as a schema in our language.
+struct ImportOptions {
+  std::filesystem::path entities;
+  std::filesystem::path output = "entities.yaml";
+  std::string pipeline;  // empty: the name of the folder
+  bool force = false;    // write over `output`
+  DiagnosticsFormat diagnostics = DiagnosticsFormat::kText;
+};
+int run_import(const ImportOptions& options);
 
 /// Generates everything, builds it and runs it until Ctrl-C.
 int run_up_command(const UpOptions& options);
