@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,14 @@ struct Flags {
   bool force = false;
   bool quiet = false;
   std::string data, nats_url;
+  std::string entity, database;
   int api_port = 0;
   int nats_port = 0;
+
+  std::optional<Database> chosen_database() const {
+    if (database.empty()) return std::nullopt;
+    return database == "postgresql" ? Database::kPostgresql : Database::kSqlite;
+  }
 
   DiagnosticsFormat format() const {
     return diagnostics == "json" ? DiagnosticsFormat::kJson : DiagnosticsFormat::kText;
@@ -39,7 +46,8 @@ class Commands {
     app_.get_formatter()->column_width(34);
     app_.footer("pipegen COMMAND --help tells more about one.");
 
-    add_generate("generate-worker", "Write the worker services of the stages that the schema file declares",
+    add_generate("generate-worker",
+                 "Write the worker services of the stages and entities that the schema file declares",
                  "pipegen generate-worker --schema tts.yaml", Request::What::kWorkers);
     add_generate("generate-ingest-api", "Write the HTTP API service in front of the pipeline",
                  "pipegen generate-ingest-api --schema pipeline.yaml", Request::What::kIngestApi);
@@ -78,6 +86,13 @@ class Commands {
     command->add_flag("--force", flags_.force, "Replace generated files that were edited by hand");
   }
 
+  void add_database(CLI::App* command) {
+    command
+        ->add_option("--database", flags_.database,
+                     "Where entities are stored: sqlite or postgresql (else where they are already, or sqlite)")
+        ->check(CLI::IsMember({"sqlite", "postgresql"}));
+  }
+
   void add_diagnostics(CLI::App* command) {
     command->add_option("--diagnostics", flags_.diagnostics, "How errors and warnings are printed on stderr")
         ->check(CLI::IsMember({"text", "json"}))
@@ -90,11 +105,17 @@ class Commands {
       return run_generate({.schema = flags_.schema,
                            .output = flags_.output,
                            .what = request,
+                           .entity = flags_.entity,
+                           .database = flags_.chosen_database(),
                            .force = flags_.force,
                            .diagnostics = flags_.format()},
                           flags_.quiet);
     });
     add_output(command);
+    add_database(command);
+    if (request == Request::What::kWorkers) {
+      command->add_option("--entity", flags_.entity, "Write the worker of this entity alone");
+    }
     add_diagnostics(command);
     command->add_flag("--quiet", flags_.quiet, "No summary; errors and warnings only");
   }

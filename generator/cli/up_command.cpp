@@ -10,7 +10,7 @@ int run_up_command(const UpOptions& options) {
     return 1;
   }
   std::vector<UpService> services;
-  for (const Service& service : services_of(*loaded.pipeline)) {
+  for (const Service& service : services_of(*loaded.pipeline, Database::kSqlite)) {
     services.push_back({.name = service.name, .is_api = service.is_api, .section = service.section});
   }
   const auto generate_all = [&] {

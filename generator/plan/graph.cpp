@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <cctype>
 #include <set>
 
+#include "model/snake_case.hpp"
 #include "plan/plan.hpp"
 
 namespace pipegen::gen {
@@ -49,6 +51,28 @@ std::string graph(const Pipeline& pipeline) {
     consumed[stage.consumes] = true;
     for (const std::string& producer : producers[stage.consumes]) {
       line(producer + " -- \"" + subject + "\" --> " + node(name));
+    }
+  }
+  for (const EntityWorker& worker : entity_workers_of(pipeline)) {
+    const std::string name = node(worker.name);
+    line(name + "[\"<b>" + worker.name + "</b><br/>persist\"]");
+    for (const Entity& entity : pipeline.entities) {
+      // An entity that is a part of another is written by its worker.
+      const Entity* root = &entity;
+      while (!root->parent.empty()) root = &*std::ranges::find(pipeline.entities, root->parent, &Entity::name);
+      if (std::ranges::find(worker.entities, root->name) == worker.entities.end()) continue;
+      const std::string table = "table_" + node(entity.table);
+      line(table + "[(\"" + entity.table + "\")]");
+      line(name + " --> " + table);
+    }
+    for (const std::string& entity_name : worker.entities) {
+      const Entity& entity = *std::ranges::find(pipeline.entities, entity_name, &Entity::name);
+      const bool is_posted = pipeline.ingest && std::ranges::find(pipeline.ingest->entities, entity_name) !=
+                                                    pipeline.ingest->entities.end();
+      const std::string source = (is_posted ? "POST_" : "in_") + node(entity_name);
+      const std::string label = is_posted ? "POST /ingest/" + snake_case(entity_name) : entity_name;
+      line(source + "([\"" + label + "\"])");
+      line(source + " -- \"" + entity.subject + "\" --> " + name);
     }
   }
   // Events that leave the pipeline.

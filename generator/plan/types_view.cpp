@@ -224,7 +224,7 @@ std::string subject_line(const Pipeline& pipeline, const Event& event) {
 }  // namespace
 
 json types_view(const Pipeline& pipeline, const std::set<std::string>& events, const std::set<std::string>& published,
-                const std::set<std::string>& filled) {
+                const std::set<std::string>& filled, const std::set<std::string>& read) {
   Reachable reachable;
   std::set<std::string> seen;
   std::set<std::string> files;
@@ -233,6 +233,7 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
     files.insert(event.origin.file);
     for (const Field& field : pipeline.records.at(event.record).fields) visit(pipeline, field.type, reachable, seen);
   }
+  for (const std::string& name : read) visit(pipeline, pipeline.records.at(name), reachable, seen);
 
   json enums = json::array();
   for (const std::string& name : reachable.enums) {
@@ -305,6 +306,7 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
           {"records", std::move(records)},
           {"renews", renew_views(pipeline, std::move(renewed))},
           {"publishes", std::move(publishes)},
+          {"has_events", !events.empty()},
           {"origin", origins(files)}};
 }
 
