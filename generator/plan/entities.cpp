@@ -180,15 +180,14 @@ Used used_by(const Pipeline& pipeline, const Entity& entity) {
         used.items.insert(0);
         break;
       case ColumnSource::Kind::kParent:
-        // A parent without a key of its own is known by its position.
-        (column.source.path.empty() ? used.positions : used.items).insert(level);
+        used.items.insert(level);
         break;
       case ColumnSource::Kind::kTransform:
         used.items.insert(0);
         if (!entity.parent.empty()) used.items.insert(1);
         break;
       case ColumnSource::Kind::kPosition:
-        used.positions.insert(0);
+        used.positions.insert(level);
         break;
       case ColumnSource::Kind::kConstant:
         break;
@@ -227,9 +226,7 @@ json value_calls(const Pipeline& pipeline, const Entity& entity) {
         calls.push_back(add_call(column.type, reached(pipeline, record_at(0), names[0], source.path)));
         break;
       case ColumnSource::Kind::kParent:
-        calls.push_back(source.path.empty()
-                            ? "add(" + position_variable(*lineage[level]) + ")"
-                            : add_call(column.type, reached(pipeline, record_at(level), names[level], source.path)));
+        calls.push_back(add_call(column.type, reached(pipeline, record_at(level), names[level], source.path)));
         break;
       case ColumnSource::Kind::kConstant:
         calls.push_back(add_constant(pipeline, column));
@@ -244,7 +241,7 @@ json value_calls(const Pipeline& pipeline, const Entity& entity) {
         break;
       }
       case ColumnSource::Kind::kPosition:
-        calls.push_back("add(" + position_variable(entity) + ")");
+        calls.push_back("add(" + position_variable(*lineage[level]) + ")");
         break;
     }
   }
