@@ -234,11 +234,23 @@ void assign_settings(Resolution& r) {
     all.push_back(
         {std::move(choices), "_subject", r.span_of(Section::kEvents, name), named("event", name), &event.setting});
   }
+  for (Entity& entity : r.pipeline.entities) {
+    if (!entity.parent.empty()) continue;
+    const Span& span = r.span_of(Section::kEntities, entity.name);
+    const std::string word = snake_case(entity.name) + "_ingest";
+    all.push_back({{word}, "_subject", span, named("entity", entity.name), &entity.setting});
+    all.push_back({{word}, "_consumer_name", span, named("entity", entity.name), &entity.durable_setting});
+  }
   for (auto& [name, stream] : r.pipeline.streams) {
+    const auto declared = r.declared.table(Section::kStreams).find(name);
+    // That of the entities need not be declared.
+    const Declaration& where =
+        declared != r.declared.table(Section::kStreams).end() ? declared->second : r.declared.pipeline;
+    const Span span = where.key != nullptr ? where.key->span : Span{};
     all.push_back(
         {{setting_word_without(name, {"jobs", "processing", "stream", "events", "queue"}), setting_word(name)},
          "_stream_name",
-         r.span_of(Section::kStreams, name),
+         span,
          named("stream", name),
          &stream.setting});
   }
