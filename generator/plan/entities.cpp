@@ -573,6 +573,9 @@ void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Da
     add(folder + "src/sources.cmake", "entities/src/sources.cmake", Owner::kUser, json::object());
   }
   plan_service(pipeline, service, needs, base, plan);
+  for (const Entity* root : roots) {
+    plan.services[service.name]["nats_settings"][root->durable_setting] = root->durable;
+  }
 }
 
 }  // namespace pipegen::gen
