@@ -267,8 +267,8 @@ struct ColumnSource {
   std::vector<PathStep> path;  // kField, kPath, kParent
   // kParent: 1 is the parent, 2 the parent's parent. kPosition: 0 is the place of this item, 1 that of its parent, …
   int levels = 1;
-  Literal constant;            // kConstant
-  std::string function;        // kTransform: "tax_label"
+  Literal constant;      // kConstant
+  std::string function;  // kTransform: "tax_label"
 };
 
 struct Column {

@@ -127,8 +127,9 @@ class Reader {
   }
 
   void declare(const SourceFile& file) {
-    static const std::vector<std::string> kKeys{"pipegen", "pipeline", "workflow_id", "json_names", "import", "types",
-                                                "streams", "buckets",  "events",      "stages",     "ingest", "entities"};
+    static const std::vector<std::string> kKeys{"pipegen", "pipeline", "workflow_id", "json_names",
+                                                "import",  "types",    "streams",     "buckets",
+                                                "events",  "stages",   "ingest",      "entities"};
     const std::size_t errors = report_.errors();
     const MapView sections(report_, file.root, "a schema", Span{file.name, 1, 1, 1}, kKeys, {"workflows"});
     // Whatever stands under a key with a typo is missing elsewhere.
@@ -184,8 +185,8 @@ class Reader {
     for (std::size_t i = 0; i < section.keys.size(); ++i) {
       const Node& key = section.keys[i];
       if (!info.valid(key.text)) {
-        report_.error(code::kBadName, key.span,
-                      in_quotes(key.text) + " is no name of " + a_section(info.section), info.form);
+        report_.error(code::kBadName, key.span, in_quotes(key.text) + " is no name of " + a_section(info.section),
+                      info.form);
       }
       const Declaration declaration{&key, &section.items[i], &file};
       const Declaration* first = nullptr;

@@ -208,9 +208,8 @@ class Tables {
   /// An entity on its way, with what the model does not keep.
   struct Made {
     Entity entity;
-    std::map<std::string, Span> spans;  // of fields
-    bool key_known = true;              // false: something in it could not be understood
-    bool given_since = false;
+    std::set<std::size_t> unwritten;  // columns that the schema does not write: they come first
+    bool key_known = true;            // false: something in it could not be understood
   };
 
   // Children.
@@ -222,13 +221,13 @@ class Tables {
       if (child == nullptr) continue;
       const Node* type = field.value->is_map() ? value_at(*field.value, "type") : field.value;
       const Span& span = type != nullptr ? type->span : field.key->span;
-      const bool is_list = field.field.type.kind == TypeKind::kList &&
-                           field.field.type.element.front().kind == TypeKind::kRecord;
+      const bool is_list =
+          field.field.type.kind == TypeKind::kList && field.field.type.element.front().kind == TypeKind::kRecord;
       if (field.is_derived() || text.repeated_for != nullptr) {
-        r_.report.error(code::kEntityUse, span,
-                        in_quotes(*child) + " is an entity, so it has a table, and " + in_quotes(field.field.name) +
-                            " is a column",
-                        "make " + in_quotes(*child) + " a record under 'types', or name a field of it");
+        r_.report.error(
+            code::kEntityUse, span,
+            in_quotes(*child) + " is an entity, so it has a table, and " + in_quotes(field.field.name) + " is a column",
+            "make " + in_quotes(*child) + " a record under 'types', or name a field of it");
       } else if (!is_list) {
         r_.report.error(code::kEntityUse, span,
                         "an entity can be a part of another only in a list: " + in_quotes(*child) + " has a table",
@@ -239,7 +238,7 @@ class Tables {
         if (is_new) continue;
         r_.report
             .error(code::kEntityUse, span,
-                   in_quotes(*child) + " is a part of " + in_quotes(name) + " and of " +
+                   in_quotes(*child) + " is a part of " + in_quotes(name + "." + field.field.name) + " and of " +
                        in_quotes(other->second.entity + "." + other->second.field) + ": its rows have one parent",
                    "declare another entity for one of them")
             .notes.push_back({other->second.span, "the other one"});
@@ -276,8 +275,8 @@ class Tables {
       }
       std::string hint = did_you_mean(*wanted, lists);
       if (hint.empty()) hint = lists.empty() ? "give it a field of type list<…>" : "its lists: " + one_of(lists);
-      r_.report.error(code::kRepeatedFor, field->span,
-                      in_quotes(record->first) + " has no field " + in_quotes(*wanted), hint);
+      r_.report.error(code::kRepeatedFor, field->span, in_quotes(record->first) + " has no field " + in_quotes(*wanted),
+                      hint);
       return;
     }
     if (list->type.kind != TypeKind::kList || list->type.element.front().kind != TypeKind::kRecord) {
@@ -368,7 +367,6 @@ class Tables {
 
     std::vector<Column> columns;
     for (const EntityField& field : text.fields) {
-      made.spans[field.field.name] = field.key->span;
       if (!field.good) {
         unclear_.insert(entity.name + "." + field.field.name);
       } else if (auto column = read_column(field, made, parent)) {
@@ -449,10 +447,10 @@ class Tables {
     column.unique = flag(value, "unique");
     for (const char* key : {"index", "unique"}) {
       if (!(std::string_view(key) == "index" ? column.index : column.unique) || !is_json_column(column.type)) continue;
-      r_.report.error(code::kColumn, value_at(value, key)->span,
-                      in_quotes(whole) + " is of type " + spelled(column.type) +
-                          ", which is stored as JSON and has no order",
-                      "make columns of its parts with 'from', and give those an index");
+      r_.report.error(
+          code::kColumn, value_at(value, key)->span,
+          in_quotes(whole) + " is of type " + spelled(column.type) + ", which is stored as JSON and has no order",
+          "make columns of its parts with 'from', and give those an index");
       column.index = column.unique = false;
     }
     if (const Node* node = value_at(value, "references")) {
@@ -470,9 +468,10 @@ class Tables {
       }
       if (column.since > made.entity.since) {
         if (!column.optional && !column.default_value) {
-          r_.report.error(code::kSince, field.key->span,
-                          in_quotes(whole) + " came later than its table, and rows that were there before have no value for it",
-                          "make it optional, or give it a 'default'");
+          r_.report.error(
+              code::kSince, field.key->span,
+              in_quotes(whole) + " came later than its table, and rows that were there before have no value for it",
+              "make it optional, or give it a 'default'");
         } else if (column.unique && column.default_value && !column.optional) {
           r_.report.error(code::kSince, value_at(value, "unique")->span,
                           "all rows that were there before get the same default, so it cannot be unique",
@@ -481,9 +480,10 @@ class Tables {
       }
     }
     if (field.is_derived() && column.default_value && column.since == made.entity.since) {
-      r_.report.error(code::kDerived, value_at(value, "default") != nullptr ? value_at(value, "default")->span : field.key->span,
-                      in_quotes(whole) + " is always made from the message: a default is for rows that are older than the column",
-                      "remove it, or say with 'since' when the column came");
+      r_.report.error(
+          code::kDerived, value_at(value, "default") != nullptr ? value_at(value, "default")->span : field.key->span,
+          in_quotes(whole) + " is always made from the message: a default is for rows that are older than the column",
+          "remove it, or say with 'since' when the column came");
     }
   }
 
@@ -536,12 +536,12 @@ class Tables {
     if (record == r_.pipeline.records.end()) return false;
     const Steps steps = find_steps(r_, record->second, field.field.name);
     if (steps.field == nullptr && !steps.quiet) {
-      r_.report.error(code::kDerived, field.key->span,
-                      "nothing gives " + in_quotes(made.entity.name + "." + field.field.name) + " its value: " +
-                          steps.problem,
-                      steps.hint.starts_with("did you mean")
-                          ? steps.hint
-                          : "write from:, parent:, constant: or transform:, or name a field of the items");
+      r_.report.error(
+          code::kDerived, field.key->span,
+          "nothing gives " + in_quotes(made.entity.name + "." + field.field.name) + " its value: " + steps.problem,
+          steps.hint.starts_with("did you mean")
+              ? steps.hint
+              : "write from:, parent:, constant: or transform:, or name a field of the items");
       return false;
     }
     return take_path(field, *field.key, steps, column);
@@ -682,10 +682,10 @@ class Tables {
     for (const auto& [name, span, signature] : transform_clashes_) {
       const auto& [first, first_span] = transforms_.at(name);
       r_.report
-          .error(code::kTransform, span,
-                 in_quotes(name) + " would be two functions: it makes " + signature + " here, and " + first +
-                     " elsewhere",
-                 "call one of them something else")
+          .error(
+              code::kTransform, span,
+              in_quotes(name) + " would be two functions: it makes " + signature + " here, and " + first + " elsewhere",
+              "call one of them something else")
           .notes.push_back({first_span, "the other one"});
     }
   }
@@ -722,7 +722,7 @@ class Tables {
         copy.max_length = theirs.max_length;
         copy.since = entity.since;
         copy.source = std::move(*source);
-        made.spans.try_emplace(copy.field, text.declaration->key->span);
+        made.unwritten.insert(front.size());
         front.push_back(std::move(copy));
       }
     }
@@ -740,7 +740,7 @@ class Tables {
       position.since = entity.since;
       position.source.kind = SourceKind::kPosition;
       position.source.levels = 0;
-      made.spans.try_emplace(position.field, text.declaration->key->span);
+      made.unwritten.insert(front.size());
       front.push_back(std::move(position));
     }
     for (std::size_t i = 0; i < front.size(); ++i) entity.key.push_back(i);
@@ -759,7 +759,8 @@ class Tables {
     if (node == nullptr) {
       if (!is_part) {
         made.key_known = false;
-        if (key_of(value, "key") == nullptr) {
+        const bool typo = r_.broken_entities.contains(entity.name);
+        if (key_of(value, "key") == nullptr && !typo) {
           r_.report.error(code::kEntityKey, text.declaration->key->span,
                           named("entity", entity.name) + " needs 'key': what tells its rows apart",
                           "write key: [order_key] with the names of its fields");
@@ -807,7 +808,7 @@ class Tables {
       return false;
     };
     if (found == columns.end()) {
-      if (unclear_.contains(whole)) return false;
+      if (unclear_.contains(whole) || r_.broken_records.contains(made.entity.name)) return false;
       if (not_stored_.contains(whole)) {
         return fail(in_quotes(name) + " is not stored, so it cannot be part of the key", "remove 'stored: false'");
       }
@@ -844,34 +845,32 @@ class Tables {
                       in_quotes(entity.name) + " has more than " + std::to_string(kMostColumns) + " columns",
                       "put fields that belong together into a record, which is stored as JSON");
     }
-    std::map<std::string, const Column*> seen;
-    for (const Column& column : entity.columns) {
-      const auto [same, is_new] = seen.try_emplace(lower_case(column.name), &column);
+    std::map<std::string, std::size_t> seen;
+    for (std::size_t i = 0; i < entity.columns.size(); ++i) {
+      const auto [same, is_new] = seen.try_emplace(lower_case(entity.columns[i].name), i);
       if (is_new) continue;
-      const Column* first = same->second;
-      const Column* second = &column;
-      // A column that nobody wrote cannot be renamed.
-      if (!column_spans_.contains(entity.name + "." + second->field)) std::swap(first, second);
-      const std::string why = copied_word(*first, entity);
+      const std::size_t other = same->second;  // before this one, as those that nobody wrote are
+      const bool is_copy = made.unwritten.contains(other);
+      std::string why, hint = "write column: with another name";
+      if (is_copy && entity.columns[other].source.kind == SourceKind::kPosition) {
+        why = ": one holds the place in the list";
+        hint += ", or name the field as the 'key'";
+      } else if (is_copy) {
+        why = ": one is copied from the key of " + in_quotes(entity.parent);
+        hint += ", or stored: false when it is the same value";
+      }
       r_.report
-          .error(code::kTable, span_of(made, *second),
-                 "two columns of table " + in_quotes(entity.table) + " would be called " + in_quotes(second->name) + why,
-                 "write column: with another name" +
-                     std::string(why.empty() ? "" : ", or stored: false when it is the same value"))
-          .notes.push_back({span_of(made, *first), "the other one"});
+          .error(code::kTable, span_of(made, i),
+                 "two columns of table " + in_quotes(entity.table) + " would be called " +
+                     in_quotes(entity.columns[i].name) + why,
+                 hint)
+          .notes.push_back({span_of(made, other), is_copy ? "the table" : "the other one"});
     }
   }
 
-  static std::string copied_word(const Column& column, const Entity& entity) {
-    if (column.source.kind == SourceKind::kPosition) return ": one holds the place in the list";
-    if (column.source.kind == SourceKind::kParent && column.field == column.name)
-      return ": one is copied from the key of " + in_quotes(entity.parent);
-    return "";
-  }
-
-  Span span_of(const Made& made, const Column& column) const {
-    const auto found = column_spans_.find(made.entity.name + "." + column.field);
-    if (found != column_spans_.end()) return found->second;
+  Span span_of(const Made& made, std::size_t column) const {
+    const auto found = column_spans_.find(made.entity.name + "." + made.entity.columns[column].field);
+    if (found != column_spans_.end() && !made.unwritten.contains(column)) return found->second;
     return r_.entity_texts.at(made.entity.name).declaration->key->span;
   }
 
@@ -915,8 +914,8 @@ class Tables {
     const Entity& target = found->second.entity;
     const Span span = reference_span(entity, column);
     const auto fail = [&](std::string_view code, const std::string& why, const std::string& hint) {
-      r_.report.error(code, span, why, hint).notes.push_back(
-          {r_.span_of(Section::kEntities, target.name), "the entity that is referred to"});
+      r_.report.error(code, span, why, hint)
+          .notes.push_back({r_.span_of(Section::kEntities, target.name), "the entity that is referred to"});
       return false;
     };
     if (!target.parent.empty()) {
@@ -973,11 +972,11 @@ class Tables {
     }
   }
 
-  void report_cycle(const std::map<std::string, std::set<std::string>>& waits_for, const std::set<std::string>& placed) {
+  void report_cycle(const std::map<std::string, std::set<std::string>>& waits_for,
+                    const std::set<std::string>& placed) {
     std::vector<std::string> path;
-    std::string at = std::ranges::find_if(waits_for, [&](const auto& each) {
-                       return !placed.contains(each.first);
-                     })->first;
+    std::string at =
+        std::ranges::find_if(waits_for, [&](const auto& each) { return !placed.contains(each.first); })->first;
     while (std::ranges::find(path, at) == path.end()) {
       path.push_back(at);
       const auto& needs = waits_for.at(at);
@@ -1116,18 +1115,19 @@ void read_field(Resolution& r, const Node& key, const Node& value, const Record&
 }  // namespace
 
 void read_entities(Resolution& r) {
-  static const std::vector<std::string> kKeys{"doc",   "table",        "key",   "on_conflict",
-                                              "since", "repeated_for", "fields"};
+  static const std::vector<std::string> kKeys{"doc", "table", "key", "on_conflict", "since", "repeated_for", "fields"};
   // All of them first: what a name means does not depend on the order.
   for (const auto& [name, declaration] : r.declared.table(Section::kEntities)) {
     EntityText& text = r.entity_texts[name];
     text.declaration = &declaration;
-    text.repeated_for = key_of(*declaration.value, "repeated_for") != nullptr ? value_at(*declaration.value, "repeated_for")
-                                                                             : nullptr;
+    text.repeated_for =
+        key_of(*declaration.value, "repeated_for") != nullptr ? value_at(*declaration.value, "repeated_for") : nullptr;
   }
   for (auto& [name, text] : r.entity_texts) {
     const Declaration& declaration = *text.declaration;
+    const std::size_t errors = r.report.errors();
     const MapView map(r.report, *declaration.value, named("entity", name), declaration.key->span, kKeys);
+    if (r.report.errors() != errors) r.broken_entities.insert(name);
     Record record{.name = name, .doc = {}, .fields = {}, .origin = {declaration.file->origin}};
     for (const std::string& key : kKeys) {
       if (key != "fields") map.find(key);  // reports what has no value
@@ -1135,8 +1135,7 @@ void read_entities(Resolution& r) {
     if (const Node* doc = map ? map.find("doc") : nullptr) record.doc = r.values.text(*doc, "'doc'").value_or("");
     const Node* fields = map ? map.require("fields", "write 'fields:' with the fields of its message") : nullptr;
     if (fields != nullptr && !fields->is_map()) {
-      r.report.error(code::kShape, fields->span,
-                     "'fields' is a map from names to types, this is " + shape_of(*fields));
+      r.report.error(code::kShape, fields->span, "'fields' is a map from names to types, this is " + shape_of(*fields));
       fields = nullptr;
     }
     if (fields == nullptr) {
@@ -1155,8 +1154,8 @@ void resolve_entities(Resolution& r) { Tables(r).run(); }
 
 void resolve_persist(Resolution& r, const std::string& name, const Declaration& declaration) {
   const Node& value = *declaration.value;
-  for (const char* key : {"consumes", "produces", "keys", "set", "consumer", "concurrency", "timeout", "ack_wait",
-                          "retry", "collect"}) {
+  for (const char* key :
+       {"consumes", "produces", "keys", "set", "consumer", "concurrency", "timeout", "ack_wait", "retry", "collect"}) {
     if (const Node* node = key_of(value, key)) {
       r.report.error(code::kPersist, node->span,
                      "a stage that uses 'persist' writes the messages of entities, and has no " + in_quotes(key),
@@ -1198,6 +1197,14 @@ void resolve_persist(Resolution& r, const std::string& name, const Declaration& 
     }
   }
   std::ranges::sort(worker.entities);
+  // `generate-worker --entity Order` makes a service of that name.
+  for (const auto& [entity, text] : r.entity_texts) {
+    const bool same = setting_word(name) == snake_case(entity) + "_worker";
+    if (!same || (worker.entities.size() == 1 && worker.entities.front() == entity)) continue;
+    r.report.error(code::kReserved, declaration.key->span,
+                   in_quotes(name) + " is the worker that writes " + in_quotes(entity) + " alone",
+                   "choose another name");
+  }
   r.pipeline.entity_workers.push_back(std::move(worker));
 }
 

@@ -197,7 +197,8 @@ void check_routes(Resolution& r, const std::vector<std::pair<UploadSpec, Span>>&
 void resolve_ingest(Resolution& r) {
   const Declaration& declaration = r.declared.ingest;
   if (declaration.key == nullptr) return;
-  const MapView map(r.report, *declaration.value, "'ingest'", declaration.key->span, {"port", "uploads", "events", "entities"});
+  const MapView map(r.report, *declaration.value, "'ingest'", declaration.key->span,
+                    {"port", "uploads", "events", "entities"});
   if (!map) return;
   Ingest ingest;
   ingest.origin = {declaration.file->origin};

@@ -20,8 +20,7 @@ const Declaration* Resolution::find(Section section, const std::string& name, co
   }
   std::string hint = did_you_mean(name, names);
   for (const auto& [other, others] : declared.tables) {
-    if (hint.empty() && other != section && others.contains(name))
-      hint = in_quotes(name) + " is " + a_section(other);
+    if (hint.empty() && other != section && others.contains(name)) hint = in_quotes(name) + " is " + a_section(other);
   }
   if (hint.empty()) hint = "declare it under '" + section_key(section) + ":', or import the file that does";
   report.error(code::kUnknownName, span, "no " + section_word(section) + " is called " + in_quotes(name), hint);

@@ -54,6 +54,7 @@ struct Resolution {
   std::map<std::string, Span> subject_spans;  // of events
   std::map<std::string, Span> durable_spans;  // of stages
   std::map<std::string, EntityText> entity_texts;
+  std::set<std::string> broken_entities;  // with keys that are not known: what is missing may be meant by them
   std::map<std::string, std::pair<std::string, Span>> entity_writers;  // entity -> its `persist` stage, and where
 
   /// The declaration that a value names, which counts as used then. Unknown names are reported (unless they may stand

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "model/snake_case.hpp"
 #include "schema/names.hpp"
 #include "schema/resolution.hpp"
 
@@ -303,8 +304,19 @@ bool uses_persist(const Node& stage) {
   return false;
 }
 
+/// Names of services that are generated for entities: for all of them, or for one.
+bool is_entity_worker(const Resolution& r, const std::string& name, bool persists) {
+  if (r.entity_texts.empty()) return false;
+  if (setting_word(name) == "entity_worker") return true;
+  return !persists && std::ranges::any_of(r.entity_texts, [&](const auto& entity) {
+    return setting_word(name) == snake_case(entity.first) + "_worker";
+  });
+}
+
 void check_stage_name(Resolution& r, const std::string& name, const Declaration& declaration) {
-  const std::string reserved = reserved_stage_name(name);
+  std::string reserved = reserved_stage_name(name);
+  if (reserved.empty() && is_entity_worker(r, name, uses_persist(*declaration.value)))
+    reserved = "the worker that writes entities is";
   if (!reserved.empty()) {
     r.report.error(code::kReserved, declaration.key->span,
                    "a stage cannot be called " + in_quotes(name) + ": " + reserved, "choose another name");

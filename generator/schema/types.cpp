@@ -502,9 +502,9 @@ bool resolve_field(Resolution& r, const Node& key, const Node& value, const Reco
       continue;
     if (type.text.find(')') == std::string::npos) return TypeParser(r, type).parse(field.optional).has_value();
   }
-  std::vector<std::string> keys{"type",    "doc",  "default", "min",   "max",    "min_length", "max_length",
-                                "pattern", "json", "column",  "index", "unique", "sensitive",  "since",
-                                "fresh"};
+  std::vector<std::string> keys{"type",       "doc",        "default",   "min",   "max",
+                                "min_length", "max_length", "pattern",   "json",  "column",
+                                "index",      "unique",     "sensitive", "since", "fresh"};
   keys.insert(keys.end(), more_keys.begin(), more_keys.end());
   const MapView map(r.report, value, what, key.span, keys);
   bool good = false;

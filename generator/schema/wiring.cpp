@@ -26,6 +26,15 @@ void check_consumers(Resolution& r) {
                  "give one of them another 'consumer'")
           .notes.push_back({r.durable_spans.at(same->second->name), "the other one"});
     }
+    const auto entity = std::ranges::find(r.pipeline.entities, stage.durable, &Entity::durable);
+    if (entity != r.pipeline.entities.end() && stream.name == r.pipeline.entity_stream) {
+      r.report
+          .error(code::kSameDurable, r.durable_spans.at(name),
+                 "stage " + in_quotes(name) + " and whatever writes " + in_quotes(entity->name) +
+                     " both use the consumer " + in_quotes(stage.durable) + " of stream " + in_quotes(stream.name),
+                 "give the stage another 'consumer'")
+          .notes.push_back({r.span_of(Section::kEntities, entity->name), "the entity"});
+    }
     if (stream.retention != Retention::kWorkQueue) continue;
     const auto [first, only] = queues.try_emplace(stage.consumes, &stage);
     if (!only) {
