@@ -152,7 +152,7 @@ class Commands {
                             });
     add_output(command);
     command->add_option("--data", flags_.data,
-                        "Folder in which the NATS server keeps its data (else it is thrown away)");
+                        "Folder in which the NATS server and SQLite keep their data (else it is thrown away)");
     command->add_option("--nats-url", flags_.nats_url, "Use this NATS server instead of starting one");
     command->add_option("--api-port", flags_.api_port, "Port of the HTTP API (0: any free one)")
         ->check(CLI::Range(0, 65535));

@@ -1,5 +1,6 @@
 #include "cli/generate.hpp"
 
+#include <algorithm>
 #include <iostream>
 #include <set>
 #include <stdexcept>
@@ -22,6 +23,19 @@ std::string_view service_of(std::string_view path) {
   return slash == std::string_view::npos ? std::string_view() : path.substr(0, slash);
 }
 
+/// The worker of one entity is called after it, as a stage may be that does something else.
+template <typename MakeError>
+std::optional<Diagnostic> taken_name(const Pipeline& pipeline, const Entity& entity, const MakeError& error) {
+  const std::string name = entity_worker_name(entity);
+  const auto writer = std::ranges::find(pipeline.entity_workers, name, &EntityWorker::name);
+  const bool is_same = writer != pipeline.entity_workers.end() && writer->entities == std::vector{entity.name};
+  const bool is_taken = pipeline.stages.contains(name) || writer != pipeline.entity_workers.end();
+  if (!is_taken || is_same) return std::nullopt;
+  return error("the worker of entity " + in_quotes(entity.name) + " would be called " + in_quotes(name) +
+                   ", as a stage is that does something else",
+               "rename the stage, or make it the stage that writes the entity: uses: persist");
+}
+
 /// What this pipeline has nothing for.
 std::optional<Diagnostic> nothing_to_generate(const Pipeline& pipeline, const Request& request) {
   const auto error = [&](std::string message, std::string hint) {
@@ -37,7 +51,7 @@ std::optional<Diagnostic> nothing_to_generate(const Pipeline& pipeline, const Re
     for (const Entity& entity : pipeline.entities) {
       if (entity.parent.empty()) names.push_back(entity.name);
       if (entity.name != request.entity) continue;
-      if (entity.parent.empty()) return std::nullopt;
+      if (entity.parent.empty()) return taken_name(pipeline, entity, error);
       return error("entity " + in_quotes(entity.name) +
                        " has no worker of its own: its rows are written with those of " + in_quotes(entity.parent),
                    "give --entity " + entity.parent);

@@ -470,11 +470,7 @@ void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Da
 
   std::string doc = worker.doc;
   if (doc.empty()) {
-    doc = "Writes to the database: ";
-    for (std::size_t i = 0; i < worker.entities.size(); ++i) {
-      doc += (i == 0 ? "" : i + 1 == worker.entities.size() ? " and " : ", ") + worker.entities[i];
-    }
-    doc += ".";
+    doc = "Writes to the database: " + listed(worker.entities) + ".";
   }
   std::set<std::string> sources{"generated/events.cpp", "generated/main.cpp", "generated/rows.cpp",
                                 "generated/worker.cpp"};
@@ -519,9 +515,9 @@ void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Da
     root_views.push_back(row_view(pipeline, *root));
     std::vector<const Entity*> parts;
     add_children(pipeline, *root, parts);
-    std::string where = root->table;
-    for (const Entity* part : parts) where += ", " + part->table;
-    root_declarations.push_back({{"doc", doc_lines("Adds the rows that a message becomes: of " + where + ".")},
+    std::vector<std::string> where{root->table};
+    for (const Entity* part : parts) where.push_back(part->table);
+    root_declarations.push_back({{"doc", doc_lines("Adds the rows of " + listed(where) + " that a message becomes.")},
                                  {"signature", aligned("void add_rows(",
                                                        {"pipegen::sql::Batch& batch",
                                                         "const " + root->record + "& " + variables_of({root}).front()},

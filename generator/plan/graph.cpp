@@ -20,6 +20,10 @@ std::string node(const std::string& name) {
   return out;
 }
 
+const Entity& entity_of(const Pipeline& pipeline, const std::string& name) {
+  return *std::ranges::find(pipeline.entities, name, &Entity::name);
+}
+
 }  // namespace
 
 std::string graph(const Pipeline& pipeline) {
@@ -53,26 +57,26 @@ std::string graph(const Pipeline& pipeline) {
       line(producer + " -- \"" + subject + "\" --> " + node(name));
     }
   }
+  // Entities: posted to the stream, taken from it by their worker, rows of tables in the end.
+  const std::string stream = "stream_" + node(pipeline.entity_stream);
+  if (!pipeline.entities.empty()) line(stream + "[[\"" + pipeline.entity_stream + "\"]]");
+  if (pipeline.ingest) {
+    for (const std::string& name : pipeline.ingest->entities) {
+      const std::string post = "POST_" + node(name);
+      line(post + "([\"POST /ingest/" + snake_case(name) + "\"])");
+      line(post + " -- \"" + entity_of(pipeline, name).subject + "\" --> " + stream);
+    }
+  }
   for (const EntityWorker& worker : entity_workers_of(pipeline)) {
-    const std::string name = node(worker.name);
-    line(name + "[\"<b>" + worker.name + "</b><br/>persist\"]");
+    line(node(worker.name) + "[\"<b>" + worker.name + "</b><br/>persist\"]");
+    line(stream + " --> " + node(worker.name));
     for (const Entity& entity : pipeline.entities) {
       // An entity that is a part of another is written by its worker.
       const Entity* root = &entity;
-      while (!root->parent.empty()) root = &*std::ranges::find(pipeline.entities, root->parent, &Entity::name);
+      while (!root->parent.empty()) root = &entity_of(pipeline, root->parent);
       if (std::ranges::find(worker.entities, root->name) == worker.entities.end()) continue;
-      const std::string table = "table_" + node(entity.table);
-      line(table + "[(\"" + entity.table + "\")]");
-      line(name + " --> " + table);
-    }
-    for (const std::string& entity_name : worker.entities) {
-      const Entity& entity = *std::ranges::find(pipeline.entities, entity_name, &Entity::name);
-      const bool is_posted = pipeline.ingest && std::ranges::find(pipeline.ingest->entities, entity_name) !=
-                                                    pipeline.ingest->entities.end();
-      const std::string source = (is_posted ? "POST_" : "in_") + node(entity_name);
-      const std::string label = is_posted ? "POST /ingest/" + snake_case(entity_name) : entity_name;
-      line(source + "([\"" + label + "\"])");
-      line(source + " -- \"" + entity.subject + "\" --> " + name);
+      line("table_" + node(entity.table) + "[(\"" + entity.table + "\")]");
+      line(node(worker.name) + " --> table_" + node(entity.table));
     }
   }
   // Events that leave the pipeline.

@@ -41,6 +41,8 @@ std::vector<Service> services_of(const Pipeline& pipeline, Database database);
 /// What writes the pipeline's entities when every service is made: those of the `persist` stages, and one for the
 /// others.
 std::vector<EntityWorker> entity_workers_of(const Pipeline& pipeline);
+/// "order-worker": of the service that writes this entity alone.
+std::string entity_worker_name(const Entity& entity);
 
 /// The services of a workspace, by folder name, each with what the files of the workspace itself say about it. Only
 /// plan/ looks inside; the manifest keeps it, so that a run whose schema does not reach a service still names it.

@@ -22,6 +22,11 @@ Service service_of(const Stage& stage);
 Service service_of(const EntityWorker& worker, Database database);
 Service ingest_service(const Pipeline& pipeline, Database database);
 
+/// Every worker of entities that some command could make.
+std::vector<EntityWorker> possible_entity_workers(const Pipeline& pipeline);
+/// The names of those that the request is about.
+std::set<std::string> wanted_writers(const Pipeline& pipeline, const Request& request);
+
 /// "PDF_TO_AUDIO_STATUS"; empty when the pipeline has no workflows that somebody could ask about.
 std::string status_bucket(const Pipeline& pipeline);
 std::string dead_letter_stream(const Pipeline& pipeline);

@@ -10,7 +10,7 @@ namespace customers_to_rows {
 /// Every table of the pipeline.
 pipegen::sql::Schema schema();
 
-/// Adds the rows that a message becomes: of customer.
+/// Adds the rows of customer that a message becomes.
 void add_rows(pipegen::sql::Batch& batch, const Customer& customer);
 
 }  // namespace customers_to_rows

@@ -10,22 +10,22 @@ namespace entity_worker {
 /// Every table of the pipeline.
 pipegen::sql::Schema schema();
 
-/// Adds the rows that a message becomes: of batch.
+/// Adds the rows of batch that a message becomes.
 void add_rows(pipegen::sql::Batch& batch, const Batch& batch_);
-/// Adds the rows that a message becomes: of classes.
+/// Adds the rows of classes that a message becomes.
 void add_rows(pipegen::sql::Batch& batch, const Class& class_);
-/// Adds the rows that a message becomes: of everything.
+/// Adds the rows of everything that a message becomes.
 void add_rows(pipegen::sql::Batch& batch, const Everything& everything);
-/// Adds the rows that a message becomes: of fixed.
+/// Adds the rows of fixed that a message becomes.
 void add_rows(pipegen::sql::Batch& batch, const Fixed& fixed);
-/// Adds the rows that a message becomes: of orders, extra, discount_entry, word, note, line_items,
-/// tax_entry.
+/// Adds the rows of orders, extra, discount_entry, word, note, line_items and tax_entry that a message
+/// becomes.
 void add_rows(pipegen::sql::Batch& batch, const Order& order);
-/// Adds the rows that a message becomes: of row.
+/// Adds the rows of row that a message becomes.
 void add_rows(pipegen::sql::Batch& batch, const Row& row_);
-/// Adds the rows that a message becomes: of rows, row_part.
+/// Adds the rows of rows and row_part that a message becomes.
 void add_rows(pipegen::sql::Batch& batch, const Rows& rows);
-/// Adds the rows that a message becomes: of to_text.
+/// Adds the rows of to_text that a message becomes.
 void add_rows(pipegen::sql::Batch& batch, const ToText& to_text_);
 
 }  // namespace entity_worker
