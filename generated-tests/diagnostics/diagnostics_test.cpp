@@ -115,13 +115,7 @@ TEST(Examples, LoadWithoutADiagnosticFromAnyOfTheirFilesThatReachesThePipeline) 
   }
 }
 
-TEST(Language, ExampleInTheReferenceIsWhatPipegenReads) {
-  // The first block of LANGUAGE.md that is a whole schema.
-  const std::string text = read(kRepository / "schemas" / "LANGUAGE.md");
-  const std::size_t start = text.find("```yaml\npipegen: v1");
-  ASSERT_NE(start, std::string::npos);
-  const std::size_t from = start + 8;
-  const std::string schema = text.substr(from, text.find("```\n", from) - from);
+TEST(Language, ExamplesInTheReferenceAreWhatPipegenReads) {
   class One : public pipegen::gen::FileReader {
    public:
     explicit One(std::string text) : text_(std::move(text)) {}
@@ -129,9 +123,17 @@ TEST(Language, ExampleInTheReferenceIsWhatPipegenReads) {
 
    private:
     std::string text_;
-  } files(schema);
-  const auto loaded = pipegen::gen::load_pipeline(files, "pipeline.yaml");
-  EXPECT_EQ(pipegen::gen::format_text(loaded.diagnostics, loaded.texts), "");
+  };
+  // The blocks of LANGUAGE.md that are whole schemas.
+  const std::string text = read(kRepository / "schemas" / "LANGUAGE.md");
+  int examples = 0;
+  for (std::size_t at = 0; (at = text.find("```yaml\npipegen: v1", at)) != std::string::npos; ++examples) {
+    at += 8;
+    One files(text.substr(at, text.find("```\n", at) - at));
+    const auto loaded = pipegen::gen::load_pipeline(files, "pipeline.yaml");
+    EXPECT_EQ(pipegen::gen::format_text(loaded.diagnostics, loaded.texts), "");
+  }
+  EXPECT_EQ(examples, 2);
 }
 
 }  // namespace
