@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,10 +22,16 @@ struct Flags {
   std::string diagnostics = "text";
   bool force = false;
   bool quiet = false;
-  std::string data, nats_url;
+  std::string data, nats_url, stream;
+  std::string entity, database;
   int api_port = 0;
   int nats_port = 0;
   std::string entities, imported = "entities.yaml", pipeline;
+
+  std::optional<Database> chosen_database() const {
+    if (database.empty()) return std::nullopt;
+    return database == "postgresql" ? Database::kPostgresql : Database::kSqlite;
+  }
 
   DiagnosticsFormat format() const {
     return diagnostics == "json" ? DiagnosticsFormat::kJson : DiagnosticsFormat::kText;
@@ -40,7 +47,8 @@ class Commands {
     app_.get_formatter()->column_width(34);
     app_.footer("pipegen COMMAND --help tells more about one.");
 
-    add_generate("generate-worker", "Write the worker services of the stages that the schema file declares",
+    add_generate("generate-worker",
+                 "Write the worker services of the stages and entities that the schema file declares",
                  "pipegen generate-worker --schema tts.yaml", Request::What::kWorkers);
     add_generate("generate-ingest-api", "Write the HTTP API service in front of the pipeline",
                  "pipegen generate-ingest-api --schema pipeline.yaml", Request::What::kIngestApi);
@@ -50,6 +58,7 @@ class Commands {
     add_graph();
     add_up();
     add_import();
+    add_dlq();
   }
 
   CLI::App& app() { return app_; }
@@ -80,6 +89,13 @@ class Commands {
     command->add_flag("--force", flags_.force, "Replace generated files that were edited by hand");
   }
 
+  void add_database(CLI::App* command) {
+    command
+        ->add_option("--database", flags_.database,
+                     "Where entities are stored: sqlite or postgresql (else where they are already, or sqlite)")
+        ->check(CLI::IsMember({"sqlite", "postgresql"}));
+  }
+
   void add_diagnostics(CLI::App* command) {
     command->add_option("--diagnostics", flags_.diagnostics, "How errors and warnings are printed on stderr")
         ->check(CLI::IsMember({"text", "json"}))
@@ -92,11 +108,17 @@ class Commands {
       return run_generate({.schema = flags_.schema,
                            .output = flags_.output,
                            .what = request,
+                           .entity = flags_.entity,
+                           .database = flags_.chosen_database(),
                            .force = flags_.force,
                            .diagnostics = flags_.format()},
                           flags_.quiet);
     });
     add_output(command);
+    add_database(command);
+    if (request == Request::What::kWorkers) {
+      command->add_option("--entity", flags_.entity, "Write the worker of this entity alone");
+    }
     add_diagnostics(command);
     command->add_flag("--quiet", flags_.quiet, "No summary; errors and warnings only");
   }
@@ -133,7 +155,7 @@ class Commands {
                             });
     add_output(command);
     command->add_option("--data", flags_.data,
-                        "Folder in which the NATS server keeps its data (else it is thrown away)");
+                        "Folder in which the NATS server and SQLite keep their data (else it is thrown away)");
     command->add_option("--nats-url", flags_.nats_url, "Use this NATS server instead of starting one");
     command->add_option("--api-port", flags_.api_port, "Port of the HTTP API (0: any free one)")
         ->check(CLI::Range(0, 65535));
@@ -161,9 +183,22 @@ class Commands {
     });
   }
 
+  void add_dlq() {
+    CLI::App* command =
+        add("dlq", "Dead letters: list, show, replay, drop",
+            "pipegen dlq list --schema pipeline.yaml\n  pipegen dlq show 7\n  pipegen dlq replay 7\n"
+            "  pipegen dlq drop --all",
+            [this] { return run_dlq({.schema = flags_.schema, .stream = flags_.stream, .words = words_()}); });
+    command->add_option("--stream", flags_.stream, "The dead-letter stream; else that of the schema's pipeline");
+    // The rest is for the program that does it.
+    command->allow_extras();
+    words_ = [command] { return command->remaining(); };
+  }
+
   CLI::App app_{"Writes complete C++ services from a description of an event-driven pipeline.", "pipegen"};
   Flags flags_;
   std::function<int()> run_;
+  std::function<std::vector<std::string>()> words_;
 };
 
 }  // namespace
