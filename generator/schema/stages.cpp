@@ -304,10 +304,10 @@ bool uses_persist(const Node& stage) {
   return false;
 }
 
-/// Names of services that are generated for entities: for all of them, or for one.
-bool is_entity_worker(const Resolution& r, const std::string& name, bool persists) {
+/// Names of services that come with entities: the workers of all of them or of one, the database.
+bool is_entity_service(const Resolution& r, const std::string& name, bool persists) {
   if (r.entity_texts.empty()) return false;
-  if (setting_word(name) == "entity_worker") return true;
+  if (setting_word(name) == "entity_worker" || name == "postgres") return true;
   return !persists && std::ranges::any_of(r.entity_texts, [&](const auto& entity) {
     return setting_word(name) == snake_case(entity.first) + "_worker";
   });
@@ -315,8 +315,8 @@ bool is_entity_worker(const Resolution& r, const std::string& name, bool persist
 
 void check_stage_name(Resolution& r, const std::string& name, const Declaration& declaration) {
   std::string reserved = reserved_stage_name(name);
-  if (reserved.empty() && is_entity_worker(r, name, uses_persist(*declaration.value)))
-    reserved = "the worker that writes entities is";
+  if (reserved.empty() && is_entity_service(r, name, uses_persist(*declaration.value)))
+    reserved = "the workspace has something else of that name, for the entities";
   if (!reserved.empty()) {
     r.report.error(code::kReserved, declaration.key->span,
                    "a stage cannot be called " + in_quotes(name) + ": " + reserved, "choose another name");
