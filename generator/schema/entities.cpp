@@ -861,7 +861,8 @@ class Tables {
         hint += ", or name the field as the 'key'";
       } else if (is_copy) {
         why = ": one is copied from the key of " + in_quotes(entity.parent);
-        hint += ", or stored: false when it is the same value";
+        hint += text.repeated_for != nullptr ? ", or remove it when it is the same value"
+                                             : ", or stored: false when it is the same value";
       }
       r_.report
           .error(code::kTable, span_of(made, i),

@@ -483,6 +483,43 @@ TEST(Schema, OrderOfKeysChangesNothing) {
   EXPECT_EQ(a.streams.at("TTS_JOBS").events, b.streams.at("TTS_JOBS").events);
 }
 
+TEST(Entities, AreTheSameInAnyOrderOfKeysAndFiles) {
+  const auto described = [](const Pipeline& pipeline) {
+    std::vector<std::string> out;
+    for (const Entity& each : pipeline.entities) {
+      out.push_back(each.name + " " + each.table + " " + each.subject + " " + each.list);
+      for (const std::string& column : columns(each)) out.push_back(column);
+    }
+    return out;
+  };
+  const std::vector<std::string> expected = described(clean(load_text(kEntities)));
+  const std::string text = kEntities;
+  const std::size_t entities = text.find("entities:\n"), ingest = text.find("ingest:");
+  // Each entity by itself, in a file of its own.
+  std::vector<std::string> each;
+  for (std::size_t at = entities + 10; at < ingest;) {
+    std::size_t next = at + 1;
+    while (next < ingest && !(text[next - 1] == '\n' && text.compare(next, 2, "  ") == 0 && text[next + 2] != ' '))
+      ++next;
+    each.push_back(text.substr(at, next - at));
+    at = next;
+  }
+  ASSERT_EQ(each.size(), 6u);
+  std::mt19937 random(7);
+  for (int round = 0; round < 10; ++round) {
+    std::shuffle(each.begin(), each.end(), random);
+    Files files;
+    std::string imports;
+    for (std::size_t i = 0; i < each.size(); ++i) {
+      const std::string name = "e" + std::to_string(i) + ".yaml";
+      files[name] = "pipegen: v1\nentities:\n" + each[i];
+      imports += (i ? ", " : "") + name;
+    }
+    files["pipeline.yaml"] = text.substr(0, entities) + "import: [" + imports + "]\n" + text.substr(ingest);
+    EXPECT_EQ(described(clean(load(files))), expected);
+  }
+}
+
 TEST(Schema, DuplicateWindowIsNeverLongerThanMaxAge) {
   const Pipeline pipeline = clean(load_text("pipegen: v1\npipeline: p\nstreams: {A: {max_age: 30s}, B: {}}\n"));
   EXPECT_EQ(pipeline.streams.at("A").duplicate_window, std::chrono::seconds(30));
@@ -554,6 +591,18 @@ TEST(Diagnostics, OneMistakeInANameIsSaidOnce) {
   const Loaded loaded = load(files);
   ASSERT_EQ(loaded.diagnostics.size(), 1u) << said(loaded);
   EXPECT_EQ(loaded.diagnostics[0].code, "PG0203");
+}
+
+TEST(Diagnostics, AMissingFileOfEntitiesIsSaidOnce) {
+  const Loaded loaded = load_text(
+      "pipegen: v1\npipeline: p\nimport: entities.yaml\n"
+      "ingest: {entities: [Order]}\n"
+      "entities:\n"
+      "  Note: {key: [a], fields: {a: string, order: {type: string, references: Order}, items: list<Item>}}\n"
+      "  Entry: {repeated_for: {entity: Order, field: items}, fields: {a: string}}\n"
+      "stages: {save: {uses: persist, with: {entities: [Order, Note]}}}\n");
+  ASSERT_EQ(loaded.diagnostics.size(), 1u) << said(loaded);
+  EXPECT_EQ(loaded.diagnostics[0].code, "PG0101");
 }
 
 TEST(Diagnostics, AMissingFileIsSaidOnceAndNotForEveryNameInIt) {
