@@ -60,7 +60,8 @@ struct Case {
 std::vector<Case> cases() {
   const fs::path root = PIPEGEN_SOURCE_DIR;
   std::vector<Case> out;
-  for (const char* name : {"custom-stage", "every-type", "many-events", "odd-shapes", "programs", "publishing"}) {
+  for (const char* name :
+       {"custom-stage", "entities", "every-type", "many-events", "odd-shapes", "programs", "publishing"}) {
     const fs::path folder = root / "generated-tests" / "golden" / name;
     out.push_back({name, folder / "schema.yaml", folder / "expected"});
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,15 @@ struct Flags {
   bool force = false;
   bool quiet = false;
   std::string data, nats_url, stream;
+  std::string entity, database;
   int api_port = 0;
   int nats_port = 0;
+  std::string entities, imported = "entities.yaml", pipeline;
+
+  std::optional<Database> chosen_database() const {
+    if (database.empty()) return std::nullopt;
+    return database == "postgresql" ? Database::kPostgresql : Database::kSqlite;
+  }
 
   DiagnosticsFormat format() const {
     return diagnostics == "json" ? DiagnosticsFormat::kJson : DiagnosticsFormat::kText;
@@ -39,7 +47,8 @@ class Commands {
     app_.get_formatter()->column_width(34);
     app_.footer("pipegen COMMAND --help tells more about one.");
 
-    add_generate("generate-worker", "Write the worker services of the stages that the schema file declares",
+    add_generate("generate-worker",
+                 "Write the worker services of the stages and entities that the schema file declares",
                  "pipegen generate-worker --schema tts.yaml", Request::What::kWorkers);
     add_generate("generate-ingest-api", "Write the HTTP API service in front of the pipeline",
                  "pipegen generate-ingest-api --schema pipeline.yaml", Request::What::kIngestApi);
@@ -48,6 +57,7 @@ class Commands {
     add_validate();
     add_graph();
     add_up();
+    add_import();
     add_dlq();
   }
 
@@ -79,6 +89,13 @@ class Commands {
     command->add_flag("--force", flags_.force, "Replace generated files that were edited by hand");
   }
 
+  void add_database(CLI::App* command) {
+    command
+        ->add_option("--database", flags_.database,
+                     "Where entities are stored: sqlite or postgresql (else where they are already, or sqlite)")
+        ->check(CLI::IsMember({"sqlite", "postgresql"}));
+  }
+
   void add_diagnostics(CLI::App* command) {
     command->add_option("--diagnostics", flags_.diagnostics, "How errors and warnings are printed on stderr")
         ->check(CLI::IsMember({"text", "json"}))
@@ -91,11 +108,17 @@ class Commands {
       return run_generate({.schema = flags_.schema,
                            .output = flags_.output,
                            .what = request,
+                           .entity = flags_.entity,
+                           .database = flags_.chosen_database(),
                            .force = flags_.force,
                            .diagnostics = flags_.format()},
                           flags_.quiet);
     });
     add_output(command);
+    add_database(command);
+    if (request == Request::What::kWorkers) {
+      command->add_option("--entity", flags_.entity, "Write the worker of this entity alone");
+    }
     add_diagnostics(command);
     command->add_flag("--quiet", flags_.quiet, "No summary; errors and warnings only");
   }
@@ -132,12 +155,32 @@ class Commands {
                             });
     add_output(command);
     command->add_option("--data", flags_.data,
-                        "Folder in which the NATS server keeps its data (else it is thrown away)");
+                        "Folder in which the NATS server and SQLite keep their data (else it is thrown away)");
     command->add_option("--nats-url", flags_.nats_url, "Use this NATS server instead of starting one");
     command->add_option("--api-port", flags_.api_port, "Port of the HTTP API (0: any free one)")
         ->check(CLI::Range(0, 65535));
     command->add_option("--nats-port", flags_.nats_port, "Port of the NATS server that is started (0: any free one)")
         ->check(CLI::Range(0, 65535));
+  }
+
+  void add_import() {
+    CLI::App* command = app_.add_subcommand("import", "Write a schema of entities of the older layout");
+    command->footer("Example:\n  pipegen import --entities entities --output entities.yaml");
+    command->add_option("--entities", flags_.entities, "Folder with one file for each entity: .yaml, .yml or .json")
+        ->required();
+    command->add_option("--output", flags_.imported, "Schema file to write")->capture_default_str();
+    command->add_option("--pipeline", flags_.pipeline, "Name of the pipeline (else that of the folder)");
+    command->add_flag("--force", flags_.force, "Write over a file that is there");
+    add_diagnostics(command);
+    command->callback([this] {
+      run_ = [this] {
+        return run_import({.entities = flags_.entities,
+                           .output = flags_.imported,
+                           .pipeline = flags_.pipeline,
+                           .force = flags_.force,
+                           .diagnostics = flags_.format()});
+      };
+    });
   }
 
   void add_dlq() {

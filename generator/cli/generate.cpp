@@ -1,5 +1,6 @@
 #include "cli/generate.hpp"
 
+#include <algorithm>
 #include <iostream>
 #include <set>
 #include <stdexcept>
@@ -9,6 +10,7 @@
 #include "embed/embedded.hpp"
 #include "render/render.hpp"
 #include "schema/codes.hpp"
+#include "schema/report.hpp"
 
 namespace pipegen::gen {
 namespace {
@@ -21,8 +23,21 @@ std::string_view service_of(std::string_view path) {
   return slash == std::string_view::npos ? std::string_view() : path.substr(0, slash);
 }
 
+/// The worker of one entity is called after it, as a stage may be that does something else.
+template <typename MakeError>
+std::optional<Diagnostic> taken_name(const Pipeline& pipeline, const Entity& entity, const MakeError& error) {
+  const std::string name = entity_worker_name(entity);
+  const auto writer = std::ranges::find(pipeline.entity_workers, name, &EntityWorker::name);
+  const bool is_same = writer != pipeline.entity_workers.end() && writer->entities == std::vector{entity.name};
+  const bool is_taken = pipeline.stages.contains(name) || writer != pipeline.entity_workers.end();
+  if (!is_taken || is_same) return std::nullopt;
+  return error("the worker of entity " + in_quotes(entity.name) + " would be called " + in_quotes(name) +
+                   ", as a stage is that does something else",
+               "rename the stage, or make it the stage that writes the entity: uses: persist");
+}
+
 /// What this pipeline has nothing for.
-std::optional<Diagnostic> nothing_to_generate(const Pipeline& pipeline, Request::What what) {
+std::optional<Diagnostic> nothing_to_generate(const Pipeline& pipeline, const Request& request) {
   const auto error = [&](std::string message, std::string hint) {
     return Diagnostic{.code = std::string(code::kNothingToGenerate),
                       .severity = Severity::kError,
@@ -31,22 +46,42 @@ std::optional<Diagnostic> nothing_to_generate(const Pipeline& pipeline, Request:
                       .hint = std::move(hint),
                       .notes = {}};
   };
-  if (what == Request::What::kWorkers && pipeline.root_stages.empty()) {
-    return error("this file declares no stage, so there is no worker to generate",
-                 "give --schema the file that has the `stages:`, or use generate-all, which follows `import:`");
+  if (!request.entity.empty()) {
+    std::vector<std::string> names;
+    for (const Entity& entity : pipeline.entities) {
+      if (entity.parent.empty()) names.push_back(entity.name);
+      if (entity.name != request.entity) continue;
+      if (entity.parent.empty()) return taken_name(pipeline, entity, error);
+      return error("entity " + in_quotes(entity.name) +
+                       " has no worker of its own: its rows are written with those of " + in_quotes(entity.parent),
+                   "give --entity " + entity.parent);
+    }
+    const std::string meant = did_you_mean(request.entity, names);
+    return error("there is no entity " + in_quotes(request.entity),
+                 !meant.empty() ? meant : "give --entity a name of `entities:`, or --schema the file that has them");
   }
-  if (what == Request::What::kIngestApi && !pipeline.ingest) {
+  if (request.what == Request::What::kWorkers && !has_workers(pipeline, request)) {
+    return error("this file declares no stage and no entity, so there is no worker to generate",
+                 "give --schema the file that has the `stages:` or `entities:`, or use generate-all, which follows "
+                 "`import:`");
+  }
+  if (request.what == Request::What::kIngestApi && !pipeline.ingest) {
     return error("there is no `ingest:` section, so there is no API to generate",
                  "add one, or give --schema the file that has it");
   }
   return std::nullopt;
 }
 
+Request requested(const GenerateOptions& options) {
+  return {.what = options.what, .entity = options.entity, .database = options.database};
+}
+
 WriteReport write_workspace(const Pipeline& pipeline, const GenerateOptions& options) {
   const Lock lock(options.output);
-  Request request{.what = options.what, .existing_services = {}};
+  Request request = requested(options);
   const bool all = options.what == Request::What::kAll;
   if (!all || !options.force) request.existing_services = existing_services(options.output, pipeline.name);
+  if (!request.database) request.database = workspace_database(options.output, pipeline.name);
   if (all) request.existing_services.clear();
   const Output output = make_output(pipeline, request);
 
@@ -59,6 +94,14 @@ WriteReport write_workspace(const Pipeline& pipeline, const GenerateOptions& opt
 }
 
 }  // namespace
+
+std::optional<Database> workspace_database(const std::filesystem::path& output, const std::string& pipeline) {
+  try {
+    return database_of(existing_services(output, pipeline));
+  } catch (const WorkspaceError&) {
+    return std::nullopt;  // another pipeline's, which whoever writes to it hears about
+  }
+}
 
 Output make_output(const Pipeline& pipeline, const Request& request) {
   Plan planned = plan(pipeline, request);
@@ -102,7 +145,7 @@ std::optional<WriteReport> generate(const GenerateOptions& options) {
   std::optional<WriteReport> report;
   std::string failure;
   if (loaded.pipeline) {
-    if (auto nothing = nothing_to_generate(*loaded.pipeline, options.what)) {
+    if (auto nothing = nothing_to_generate(*loaded.pipeline, requested(options))) {
       loaded.diagnostics.push_back(std::move(*nothing));
     } else {
       try {

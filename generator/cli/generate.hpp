@@ -21,9 +21,14 @@ struct GenerateOptions {
   std::filesystem::path schema = "pipeline.yaml";
   std::filesystem::path output = "services";
   Request::What what = Request::What::kAll;
+  std::string entity{};                // with kWorkers: the worker of this entity alone
+  std::optional<Database> database{};  // nothing: what the workspace has already, else SQLite
   bool force = false;
   DiagnosticsFormat diagnostics = DiagnosticsFormat::kText;
 };
+
+/// Where the pipeline's entities are stored, if a workspace of its own says so already.
+std::optional<Database> workspace_database(const std::filesystem::path& output, const std::string& pipeline);
 
 /// Generates and writes. Everything that is to be said about the schema and the state of the output is on stderr
 /// afterwards; nothing is returned when one of them is at fault. Does not write to stdout.

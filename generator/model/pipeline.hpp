@@ -262,12 +262,13 @@ struct ColumnSource {
     kParent,     // `parent:` a path into the record of the entity that it is a part of; also a copied key
     kConstant,   // `constant:`
     kTransform,  // `transform:` a function of the user's
-    kPosition,   // the place of an item in its list, from 1: for a child without a key of its own
+    kPosition,   // the place of an item in its list (int32, from 1): for a child without a key of its own, and copies
   } kind = Kind::kField;
   std::vector<PathStep> path;  // kField, kPath, kParent
-  int levels = 1;              // kParent: 1 is the parent, 2 the parent's parent
-  Literal constant;            // kConstant
-  std::string function;        // kTransform: "tax_label"
+  // kParent: 1 is the parent, 2 the parent's parent. kPosition: 0 is the place of this item, 1 that of its parent, …
+  int levels = 1;
+  Literal constant;      // kConstant
+  std::string function;  // kTransform: "tax_label"
 };
 
 struct Column {

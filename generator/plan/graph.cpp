@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <cctype>
 #include <set>
 
+#include "model/snake_case.hpp"
 #include "plan/plan.hpp"
 
 namespace pipegen::gen {
@@ -16,6 +18,10 @@ std::string node(const std::string& name) {
   std::string out;
   for (const char c : name) out.push_back(std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_');
   return out;
+}
+
+const Entity& entity_of(const Pipeline& pipeline, const std::string& name) {
+  return *std::ranges::find(pipeline.entities, name, &Entity::name);
 }
 
 }  // namespace
@@ -49,6 +55,28 @@ std::string graph(const Pipeline& pipeline) {
     consumed[stage.consumes] = true;
     for (const std::string& producer : producers[stage.consumes]) {
       line(producer + " -- \"" + subject + "\" --> " + node(name));
+    }
+  }
+  // Entities: posted to the stream, taken from it by their worker, rows of tables in the end.
+  const std::string stream = "stream_" + node(pipeline.entity_stream);
+  if (!pipeline.entities.empty()) line(stream + "[[\"" + pipeline.entity_stream + "\"]]");
+  if (pipeline.ingest) {
+    for (const std::string& name : pipeline.ingest->entities) {
+      const std::string post = "POST_" + node(name);
+      line(post + "([\"POST /ingest/" + snake_case(name) + "\"])");
+      line(post + " -- \"" + entity_of(pipeline, name).subject + "\" --> " + stream);
+    }
+  }
+  for (const EntityWorker& worker : entity_workers_of(pipeline)) {
+    line(node(worker.name) + "[\"<b>" + worker.name + "</b><br/>persist\"]");
+    line(stream + " --> " + node(worker.name));
+    for (const Entity& entity : pipeline.entities) {
+      // An entity that is a part of another is written by its worker.
+      const Entity* root = &entity;
+      while (!root->parent.empty()) root = &entity_of(pipeline, root->parent);
+      if (std::ranges::find(worker.entities, root->name) == worker.entities.end()) continue;
+      line("table_" + node(entity.table) + "[(\"" + entity.table + "\")]");
+      line(node(worker.name) + " --> table_" + node(entity.table));
     }
   }
   // Events that leave the pipeline.

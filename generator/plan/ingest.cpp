@@ -154,9 +154,9 @@ std::string extension_of(const UploadSpec& upload) {
 
 }  // namespace
 
-void plan_ingest(const Pipeline& pipeline, Plan& plan) {
+void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
   const Ingest& ingest = *pipeline.ingest;
-  const Service service = ingest_service();
+  const Service service = ingest_service(pipeline, database);
   std::set<std::string> events, published, filled, origin_files{ingest.origin.file};
   Needs needs;
 
@@ -248,6 +248,24 @@ void plan_ingest(const Pipeline& pipeline, Plan& plan) {
     routes.push_back(view);
   }
 
+  json entities = json::array();
+  std::set<std::string> entity_records;
+  for (const std::string& name : ingest.entities) {
+    const Entity& entity = *std::ranges::find(pipeline.entities, name, &Entity::name);
+    entity_records.insert(entity.record);
+    needs.streams.insert(pipeline.entity_stream);
+    entities.push_back({{"lines",
+                         {".name = " + cpp_string(name), ".path = " + cpp_string(snake_case(name)),
+                          fitted(".subject = " + setting_text("nats", entity.setting, entity.subject), 6)}},
+                        {"read", read_function(entity.record)}});
+  }
+  json entity_lines = json::array();
+  if (!entities.empty()) {
+    const Stream& stream = pipeline.streams.at(pipeline.entity_stream);
+    entity_lines.push_back(fitted(".entity_stream = " + setting_text("nats", stream.setting, stream.name), 6));
+    entity_lines.push_back(".open_status = pipegen::sql::find_message_in_" + to_string(database));
+  }
+
   json stages = json::array();
   for (const Stage* stage : in_order(pipeline)) {
     std::vector<std::string> produces;
@@ -266,6 +284,7 @@ void plan_ingest(const Pipeline& pipeline, Plan& plan) {
       {"title", service.name},
       {"doc", doc_lines("The HTTP API in front of the pipeline.")},
       {"is_api", true},
+      {"has_transforms", false},
       {"is_custom", false},
       {"components", service.components},
       {"sources", {"generated/api.cpp", "generated/events.cpp", "generated/main.cpp", "generated/openapi.cpp"}},
@@ -275,7 +294,7 @@ void plan_ingest(const Pipeline& pipeline, Plan& plan) {
     plan.files.push_back({path, name, Owner::kPipegen, std::move(view)});
   };
   const std::string generated = service.name + "/generated/";
-  json types = types_view(pipeline, events, published, filled);
+  json types = types_view(pipeline, events, published, filled, entity_records);
   add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", types);
   add(generated + "events.cpp", "service/generated/events.cpp", std::move(types));
   add(generated + service.cpp_name + "/api.hpp", "ingest/generated/api.hpp", json::object());
@@ -287,6 +306,8 @@ void plan_ingest(const Pipeline& pipeline, Plan& plan) {
        {"has_uploads", !uploads.empty()},
        {"events", routes},
        {"has_events", !routes.empty()},
+       {"entities", entities},
+       {"entity_lines", entity_lines},
        {"stages", stages},
        {"port", ingest.port},
        {"status_bucket", cpp_string(status_bucket(pipeline))},

@@ -1,3 +1,6 @@
+#include <algorithm>
+
+#include "model/snake_case.hpp"
 #include "plan/views.hpp"
 
 namespace pipegen::gen {
@@ -10,6 +13,8 @@ using json = nlohmann::ordered_json;
 constexpr const char* kProblem = "pipegen.Problem";
 constexpr const char* kAccepted = "pipegen.Accepted";
 constexpr const char* kStatus = "pipegen.Status";
+constexpr const char* kBatch = "pipegen.Batch";
+constexpr const char* kMessage = "pipegen.Message";
 
 json number(const std::string& text) {
   const json parsed = json::parse(text, nullptr, false);
@@ -210,6 +215,114 @@ json event_operation(const std::string& name, const Event& event) {
           {"responses", responses}};
 }
 
+json entity_parameters(bool named) {
+  json parameters = json::array({ref("parameters", "IdempotencyKey")});
+  if (named) return parameters;
+  parameters.push_back(ref("parameters", "Entity"));
+  parameters.push_back(ref("parameters", "EntityType"));
+  return parameters;
+}
+
+json entity_responses() {
+  json responses = {{"202", ref("responses", "Taken")}};
+  responses.update(refusals());
+  responses["401"] = ref("responses", "Unauthorized");
+  responses["429"] = ref("responses", "TooMany");
+  return responses;
+}
+
+/// POST /ingest/{entity}: `schema` is that of its body.
+json entity_operation(const std::string& id, const std::string& summary, json schema, bool named) {
+  return {{"operationId", id},
+          {"summary", summary},
+          {"parameters", entity_parameters(named)},
+          {"requestBody", {{"required", true}, {"content", content("application/json", std::move(schema))}}},
+          {"responses", entity_responses()}};
+}
+
+json batch_operation(const json& any) {
+  json bodies = {{"application/x-ndjson", {{"schema", text()}}}};
+  bodies.update(content("application/json", {{"type", "array"}, {"items", any}}));
+  json responses = entity_responses();
+  responses["202"] = answer("What was accepted is stored in its stream; what was not is in `errors`.",
+                            content("application/json", ref("schemas", kBatch)));
+  return {{"operationId", "ingest_batch"},
+          {"summary", "Accepts any number of entities: one a line, or as an array."},
+          {"parameters", entity_parameters(false)},
+          {"requestBody", {{"required", true}, {"content", bodies}}},
+          {"responses", responses}};
+}
+
+json message_operation() {
+  return {{"operationId", "ingest_status"},
+          {"summary", "What became of a message."},
+          {"parameters", json::array({ref("parameters", "MessageId")})},
+          {"responses",
+           {{"200", answer("The state of the message.", content("application/json", ref("schemas", kMessage)))},
+            {"401", ref("responses", "Unauthorized")},
+            {"404", problem("No such message, or its state is no longer known.")},
+            {"500", ref("responses", "Failed")},
+            {"503", ref("responses", "Unavailable")}}}};
+}
+
+/// The routes of entities, and what only they need of the shared parts.
+void add_entity_operations(Schemas& schemas, json& paths, json& parameters, json& responses) {
+  const Pipeline& pipeline = schemas.pipeline;
+  json choices = json::array();
+  for (const std::string& name : pipeline.ingest->entities) {
+    const Entity& entity = *std::ranges::find(pipeline.entities, name, &Entity::name);
+    const Record& record = pipeline.records.at(entity.record);
+    add_record(record, entity.record, schemas);
+    choices.push_back(ref("schemas", entity.record));
+    paths["/ingest/" + snake_case(name)]["post"] =
+        entity_operation("ingest_" + name, entity.doc.empty() ? "Accepts one " + name + "." : entity.doc,
+                         ref("schemas", entity.record), true);
+  }
+  const json any = choices.size() == 1 ? choices.front() : json{{"anyOf", choices}};
+  paths["/ingest/message"]["post"] = entity_operation(
+      "ingest_message", "Accepts one entity: the one that is named, or the only one that fits.", any, false);
+  paths["/ingest/batch"]["post"] = batch_operation(any);
+  paths["/ingest/status/{message_id}"]["get"] = message_operation();
+
+  const json violation = {{"type", "object"}, {"properties", {{"pointer", text()}, {"detail", text()}}}};
+  const json line = {{"type", "object"},
+                     {"properties",
+                      {{"line", {{"type", "integer"}, {"minimum", 1}}},
+                       {"entity", text()},
+                       {"detail", text()},
+                       {"errors", {{"type", "array"}, {"items", violation}}}}},
+                     {"required", json::array({"line", "detail"})}};
+  schemas.written[kBatch] = {
+      {"type", "object"},
+      {"properties", {{"accepted", count()}, {"rejected", count()}, {"errors", {{"type", "array"}, {"items", line}}}}},
+      {"required", json::array({"accepted", "rejected", "errors"})}};
+  schemas.written[kMessage] = {
+      {"type", "object"},
+      {"properties",
+       {{"message_id", text()},
+        {"entity_type", text()},
+        {"status", {{"enum", json::array({"accepted", "processing", "completed", "failed", "dead_lettered"})}}},
+        {"attempts", count()},
+        {"error", text()},
+        {"received_at", time()},
+        {"updated_at", time()}}},
+      {"required", json::array({"message_id", "entity_type", "status", "attempts", "received_at", "updated_at"})}};
+  json entity_type = parameter("X-Entity-Type", "header", "Which entity the body is.");
+  entity_type["schema"]["enum"] = pipeline.ingest->entities;
+  json entity = parameter("entity", "query", "The same; it wins.");
+  entity["schema"]["enum"] = pipeline.ingest->entities;
+  parameters["Entity"] = entity;
+  parameters["EntityType"] = entity_type;
+  parameters["MessageId"] = parameter("message_id", "path", "As the answer to the message gave it.");
+  json taken =
+      answer("Accepted: the message is stored in its stream.", content("application/json", ref("schemas", kAccepted)));
+  taken["headers"] = {{"Location", {{"description", "Where the message's state is."}, {"schema", text()}}}};
+  responses["Taken"] = taken;
+  responses["Unauthorized"] = problem("A token is missing, or it is not one of those that are accepted.");
+  responses["TooMany"] = problem("Too many requests; try again later.");
+  responses["TooMany"]["headers"] = {{"Retry-After", {{"description", "Seconds."}, {"schema", {{"type", "integer"}}}}}};
+}
+
 /// Of the routes that every service has.
 void add_admin_operations(json& paths) {
   const json said = content("application/json", {{"type", "object"}, {"properties", {{"status", text()}}}});
@@ -326,13 +439,15 @@ std::string openapi(const Pipeline& pipeline, const std::map<std::string, std::v
     add_record(pipeline.records.at(event.record), name, schemas);
     paths["/events/" + name]["post"] = event_operation(name, event);
   }
+  json parameters = shared_parameters();
+  json responses = shared_responses();
+  if (!pipeline.ingest->entities.empty()) add_entity_operations(schemas, paths, parameters, responses);
   add_admin_operations(paths);
   const json document = {
       {"openapi", "3.1.0"},
       {"info", {{"title", pipeline.name}, {"version", "1"}}},
       {"paths", paths},
-      {"components",
-       {{"schemas", schemas.written}, {"parameters", shared_parameters()}, {"responses", shared_responses()}}}};
+      {"components", {{"schemas", schemas.written}, {"parameters", parameters}, {"responses", responses}}}};
   return document.dump(2);
 }
 

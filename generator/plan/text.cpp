@@ -46,6 +46,14 @@ const Unit& unit_of(std::chrono::milliseconds duration) {
 
 }  // namespace
 
+std::string listed(const std::vector<std::string>& items) {
+  std::string out;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    out += (i == 0 ? "" : i + 1 == items.size() ? " and " : ", ") + items[i];
+  }
+  return out;
+}
+
 std::string upper_case(std::string_view name) {
   std::string out;
   for (const char c : name) {

@@ -11,6 +11,9 @@
 
 namespace pipegen::gen {
 
+/// "a", "a and b", "a, b and c".
+std::string listed(const std::vector<std::string>& items);
+
 std::string upper_case(std::string_view name);
 
 /// A C++ string literal; also right for TOML basic strings, JSON and double-quoted YAML as long as `text` is printable.

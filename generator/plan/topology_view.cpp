@@ -26,9 +26,15 @@ std::string subject_filter(const Event& event) {
 
 /// `.subjects = {…}`, each subject in a line of its own if they have to be.
 std::string subjects_line(const Pipeline& pipeline, const Stream& stream) {
+  std::vector<std::string> filters;
+  for (const std::string& event : stream.events) filters.push_back(subject_filter(pipeline.events.at(event)));
+  if (stream.name == pipeline.entity_stream) {
+    for (const Entity& entity : pipeline.entities) {
+      if (entity.parent.empty()) filters.push_back(setting_text("nats", entity.setting, entity.subject));
+    }
+  }
   std::string one_line, lines;
-  for (const std::string& event : stream.events) {
-    std::string filter = subject_filter(pipeline.events.at(event));
+  for (std::string& filter : filters) {
     one_line += (one_line.empty() ? "" : ", ") + filter;
     const std::string indent(kIndent + 8, ' ');
     if (indent.size() + filter.size() + 1 > kLineWidth && filter.starts_with(kFilter)) {

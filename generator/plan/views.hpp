@@ -12,11 +12,20 @@
 
 namespace pipegen::gen {
 
+/// "sqlite": as the component of the runtime and the option of the commands are called.
+std::string to_string(Database database);
+
 inline constexpr const char* kIngestService = "ingest-api";
 inline constexpr const char* kIngestSection = "ingest_api";
 
 Service service_of(const Stage& stage);
-Service ingest_service();
+Service service_of(const EntityWorker& worker, Database database);
+Service ingest_service(const Pipeline& pipeline, Database database);
+
+/// Every worker of entities that some command could make.
+std::vector<EntityWorker> possible_entity_workers(const Pipeline& pipeline);
+/// The names of those that the request is about.
+std::set<std::string> wanted_writers(const Pipeline& pipeline, const Request& request);
 
 /// "PDF_TO_AUDIO_STATUS"; empty when the pipeline has no workflows that somebody could ask about.
 std::string status_bucket(const Pipeline& pipeline);
@@ -25,9 +34,10 @@ std::string dead_letter_stream(const Pipeline& pipeline);
 /// Enums, buckets, records and publish functions of a service.
 ///   events: names of the events it reads or writes; published: those that it publishes;
 ///   filled: fields that the service itself fills in ("PDFCreatedEvent.pdf_key": event or record, and field), hence
-///   optional on the wire.
+///   optional on the wire; read: names of records that it reads besides: what entities are made of.
 nlohmann::json types_view(const Pipeline& pipeline, const std::set<std::string>& events,
-                          const std::set<std::string>& published, const std::set<std::string>& filled);
+                          const std::set<std::string>& published, const std::set<std::string>& filled,
+                          const std::set<std::string>& read = {});
 
 /// A struct of that name with the record's fields: the event's name where events share a record.
 nlohmann::json record_view(const Pipeline& pipeline, const Record& record, const std::string& name,
@@ -42,7 +52,8 @@ nlohmann::json topology_view(const Pipeline& pipeline, const Needs& needs, bool 
 
 // Each adds its files, and to the plan's services what the files of the workspace have to say about it.
 void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan);
-void plan_ingest(const Pipeline& pipeline, Plan& plan);
+void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Database database, Plan& plan);
+void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan);
 /// What every kind of service has: CMakeLists.txt, Dockerfile, README.md, its entry in the workspace.
 void plan_service(const Pipeline& pipeline, const Service& service, const Needs& needs, const nlohmann::json& base,
                   Plan& plan);

@@ -354,6 +354,7 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
                {"title", stage.name},
                {"doc", doc_lines(doc)},
                {"is_api", false},
+               {"has_transforms", false},
                {"is_custom", stage.action == "custom"},
                {"components", service.components}};
   std::set<std::string> sources{"generated/events.cpp", "generated/main.cpp", "generated/stage.cpp"};

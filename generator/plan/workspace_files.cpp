@@ -31,6 +31,10 @@ const std::vector<Packages>& packages() {
       {"ocr", {"libleptonica-dev", "libtesseract-dev"}, {"libtesseract5"}},
       {"speech", {"libespeak-ng-dev"}, {"espeak-ng-data", "libespeak-ng1"}},
       {"audio", {"libsndfile1-dev"}, {"libsndfile1"}},
+      {"sql", {}, {}},
+      {"sqlite", {"libsqlite3-dev"}, {"libsqlite3-0"}},
+      {"postgresql", {"libpq-dev"}, {"libpq5"}},
+      {"entities", {}, {}},
       {"exec", {}, {}},
       {"http_call", {}, {}},
   };
@@ -72,11 +76,17 @@ json nats_settings(const Pipeline& pipeline, const Needs& needs) {
     for (const std::string& event : stream.events) {
       names[pipeline.events.at(event).setting] = pipeline.events.at(event).subject;
     }
+    if (name != pipeline.entity_stream) continue;
+    for (const Entity& entity : pipeline.entities) {
+      if (entity.parent.empty()) names[entity.setting] = entity.subject;
+    }
   }
   for (const std::string& name : needs.buckets) names[pipeline.buckets.at(name).setting] = name;
   for (const std::string& name : needs.key_values) names[pipeline.key_values.at(name).setting] = name;
   return names;
 }
+
+json entity_worker_settings() { return {setting("batch_size", "500"), setting("worker_pool_size", "2")}; }
 
 json stage_settings(const Stage& stage) {
   json lines = json::array();
@@ -126,12 +136,27 @@ Service service_of(const Stage& stage) {
   return service;
 }
 
-Service ingest_service() { return {kIngestService, "ingest_api", kIngestSection, {"core", "http", "nats"}, true}; }
+Service service_of(const EntityWorker& worker, Database database) {
+  Service service{worker.name, worker.cpp_name, worker.section, {"core", "entities", "http", "nats", "sql", "worker"}};
+  service.components.push_back(to_string(database));
+  std::ranges::sort(service.components);
+  return service;
+}
 
-std::vector<Service> services_of(const Pipeline& pipeline) {
+Service ingest_service(const Pipeline& pipeline, Database database) {
+  Service service{kIngestService, "ingest_api", kIngestSection, {"core", "http", "nats"}, true};
+  // It asks the database what became of a message.
+  if (pipeline.ingest && !pipeline.ingest->entities.empty()) {
+    service.components.insert(service.components.end(), {"sql", to_string(database)});
+  }
+  return service;
+}
+
+std::vector<Service> services_of(const Pipeline& pipeline, Database database) {
   std::vector<Service> services;
   for (const auto& [name, stage] : pipeline.stages) services.push_back(service_of(stage));
-  if (pipeline.ingest) services.push_back(ingest_service());
+  for (const EntityWorker& worker : entity_workers_of(pipeline)) services.push_back(service_of(worker, database));
+  if (pipeline.ingest) services.push_back(ingest_service(pipeline, database));
   std::ranges::sort(services, {}, &Service::name);
   return services;
 }
@@ -142,12 +167,26 @@ std::string status_bucket(const Pipeline& pipeline) {
 
 std::string dead_letter_stream(const Pipeline& pipeline) { return pipeline.constant + "_DLQ"; }
 
+std::string to_string(Database database) { return database == Database::kSqlite ? "sqlite" : "postgresql"; }
+
+std::string default_database_url(const Pipeline& pipeline, Database database) {
+  return database == Database::kSqlite ? "sqlite:" + pipeline.name + ".db"
+                                       : "postgresql://" + pipeline.cpp_name + "@127.0.0.1:5432/" + pipeline.cpp_name;
+}
+
 void plan_service(const Pipeline& pipeline, const Service& service, const Needs& needs, const json& base, Plan& plan) {
   json view = base;
+  const auto links = [&](const char* component) {
+    return std::ranges::find(service.components, component) != service.components.end();
+  };
+  const auto stage = pipeline.stages.find(service.name);
+  const bool is_stage = !service.is_api && stage != pipeline.stages.end();
+  view["has_user_sources"] = base.at("is_custom").get<bool>() || base.at("has_transforms").get<bool>();
+  view["has_sqlite"] = links("sqlite");
+  view["has_database"] = links("sqlite") || links("postgresql");
   view["build_packages"] = package_list(service.components, false);
   view["run_packages"] =
-      package_list(service.components, true,
-                   service.is_api ? std::set<std::string>{} : language_packages(pipeline.stages.at(service.name)));
+      package_list(service.components, true, is_stage ? language_packages(stage->second) : std::set<std::string>{});
   view["section"] = service.section;
   view["environment"] = upper_case(service.section);
   view["port"] = pipeline.ingest && service.is_api ? pipeline.ingest->port : 9090;
@@ -160,13 +199,17 @@ void plan_service(const Pipeline& pipeline, const Service& service, const Needs&
   json entry = {{"components", service.components},
                 {"section", service.section},
                 {"nats_settings", nats_settings(pipeline, needs)}};
+  if (links("sqlite")) entry["database"] = to_string(Database::kSqlite);
+  if (links("postgresql")) entry["database"] = to_string(Database::kPostgresql);
   if (service.is_api) {
     entry["port"] = pipeline.ingest->port;
+  } else if (is_stage) {
+    entry["nats_settings"][stage->second.durable_setting] = stage->second.durable;
+    entry["settings"] = stage_settings(stage->second);
+    entry["secrets"] = stage_secrets(stage->second);
   } else {
-    const Stage& stage = pipeline.stages.at(service.name);
-    entry["nats_settings"][stage.durable_setting] = stage.durable;
-    entry["settings"] = stage_settings(stage);
-    entry["secrets"] = stage_secrets(stage);
+    entry["settings"] = entity_worker_settings();
+    entry["secrets"] = json::array();
   }
   plan.services[service.name] = std::move(entry);
 }
@@ -190,6 +233,8 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
                              {"environment", upper_case(section)},
                              {"components", components},
                              {"secrets", own_secrets},
+                             {"has_sqlite", entry.value("database", "") == to_string(Database::kSqlite)},
+                             {"has_postgresql", entry.value("database", "") == to_string(Database::kPostgresql)},
                              {"is_api", is_api}});
     if (is_api) {
       api_port = entry.at("port").get<int>();
@@ -202,9 +247,20 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
   }
   json nats_lines = json::array();
   for (const auto& [key, value] : nats_settings) nats_lines.push_back(setting(key, value));
-  const json view = {{"pipeline", pipeline.name}, {"project", pipeline.cpp_name}, {"schema", pipeline.origin.file},
-                     {"services", service_views}, {"secrets", secrets},           {"nats_settings", nats_lines},
-                     {"sections", sections},      {"has_api", api_port > 0},      {"port", api_port}};
+  const std::optional<Database> database = database_of(plan.services);
+  const json view = {{"pipeline", pipeline.name},
+                     {"project", pipeline.cpp_name},
+                     {"schema", pipeline.origin.file},
+                     {"services", service_views},
+                     {"secrets", secrets},
+                     {"nats_settings", nats_lines},
+                     {"sections", sections},
+                     {"has_api", api_port > 0},
+                     {"port", api_port},
+                     {"has_database", database.has_value()},
+                     {"has_sqlite", database == Database::kSqlite},
+                     {"has_postgresql", database == Database::kPostgresql},
+                     {"database_url", database ? toml_string(default_database_url(pipeline, *database)) : ""}};
   const auto add = [&](const std::string& path, Owner owner) {
     // Templates of dot files are named without the dot, so that no tool takes them for its own.
     const std::string name = path.starts_with('.') ? path.substr(1) : path;

@@ -81,6 +81,20 @@ inline constexpr std::string_view kWorkflowId = "PG0607";
 inline constexpr std::string_view kUpload = "PG0701";
 inline constexpr std::string_view kRoute = "PG0702";
 
+// Entities.
+inline constexpr std::string_view kEntityKey = "PG0901";
+inline constexpr std::string_view kEntityUse = "PG0902";
+inline constexpr std::string_view kTable = "PG0903";
+inline constexpr std::string_view kReference = "PG0904";
+inline constexpr std::string_view kSince = "PG0905";
+inline constexpr std::string_view kDerived = "PG0906";
+inline constexpr std::string_view kReferenceCycle = "PG0907";
+inline constexpr std::string_view kTransform = "PG0908";
+inline constexpr std::string_view kRepeatedFor = "PG0909";
+inline constexpr std::string_view kTwoWriters = "PG0910";
+inline constexpr std::string_view kColumn = "PG0911";
+inline constexpr std::string_view kPersist = "PG0912";
+
 // The output.
 inline constexpr std::string_view kNothingToGenerate = "PG0801";
 inline constexpr std::string_view kWorkspace = "PG0802";

@@ -31,7 +31,11 @@ constexpr SectionInfo kSections[] = {
     {Section::kBuckets, "buckets", "bucket", is_resource_name, "letters, digits, '_' and '-': TEXT_FILES"},
     {Section::kStages, "stages", "stage", is_kebab_name,
      "small letters, digits and '-', the first a letter: pdf-to-png"},
+    {Section::kEntities, "entities", "entity", is_type_name, "letters and digits, the first a capital: LineItem"},
 };
+
+/// Whose names are those of records and enums.
+constexpr Section kRecordSections[] = {Section::kTypes, Section::kEvents, Section::kEntities};
 
 class Reader {
  public:
@@ -123,10 +127,11 @@ class Reader {
   }
 
   void declare(const SourceFile& file) {
-    static const std::vector<std::string> kKeys{"pipegen", "pipeline", "workflow_id", "json_names", "import", "types",
-                                                "streams", "buckets",  "events",      "stages",     "ingest"};
+    static const std::vector<std::string> kKeys{"pipegen", "pipeline", "workflow_id", "json_names",
+                                                "import",  "types",    "streams",     "buckets",
+                                                "events",  "stages",   "ingest",      "entities"};
     const std::size_t errors = report_.errors();
-    const MapView sections(report_, file.root, "a schema", Span{file.name, 1, 1, 1}, kKeys, {"entities", "workflows"});
+    const MapView sections(report_, file.root, "a schema", Span{file.name, 1, 1, 1}, kKeys, {"workflows"});
     // Whatever stands under a key with a typo is missing elsewhere.
     if (report_.errors() != errors) out_.complete = false;
     check_header(file);
@@ -180,21 +185,20 @@ class Reader {
     for (std::size_t i = 0; i < section.keys.size(); ++i) {
       const Node& key = section.keys[i];
       if (!info.valid(key.text)) {
-        report_.error(code::kBadName, key.span,
-                      in_quotes(key.text) + " is no name of " + article(info.word) + info.word, info.form);
+        report_.error(code::kBadName, key.span, in_quotes(key.text) + " is no name of " + a_section(info.section),
+                      info.form);
       }
       const Declaration declaration{&key, &section.items[i], &file};
       const Declaration* first = nullptr;
       const auto [known, is_new] = out_.tables[info.section].try_emplace(key.text, declaration);
       if (!is_new) first = &known->second;
-      // An event's fields are a record: types and events share their names.
-      if (first == nullptr && info.section == Section::kEvents) {
-        const auto& types = out_.tables[Section::kTypes];
-        if (const auto found = types.find(key.text); found != types.end()) first = &found->second;
-      }
-      if (first == nullptr && info.section == Section::kTypes) {
-        const auto& events = out_.tables[Section::kEvents];
-        if (const auto found = events.find(key.text); found != events.end()) first = &found->second;
+      // The fields of an event or an entity are a record: they share their names with types.
+      if (std::ranges::find(kRecordSections, info.section) != std::end(kRecordSections)) {
+        for (const Section section : kRecordSections) {
+          const auto& others = out_.tables[section];
+          const auto found = others.find(key.text);
+          if (first == nullptr && section != info.section && found != others.end()) first = &found->second;
+        }
       }
       if (first != nullptr) {
         report_
@@ -204,8 +208,6 @@ class Reader {
       }
     }
   }
-
-  static std::string article(std::string_view word) { return word.starts_with('e') ? "an " : "a "; }
 
   FileReader& files_;
   fs::path root_;
@@ -222,6 +224,18 @@ std::string section_word(Section section) {
     if (info.section == section) return info.word;
   }
   return "";
+}
+
+std::string section_key(Section section) {
+  for (const SectionInfo& info : kSections) {
+    if (info.section == section) return info.key;
+  }
+  return "";
+}
+
+std::string a_section(Section section) {
+  const std::string word = section_word(section);
+  return (word.starts_with('e') ? "an " : "a ") + word;
 }
 
 Declarations read_declarations(FileReader& files, const fs::path& root, Report& report,

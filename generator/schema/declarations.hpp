@@ -27,7 +27,7 @@ struct Declaration {
   const SourceFile* file = nullptr;
 };
 
-enum class Section { kTypes, kEvents, kStreams, kBuckets, kStages };
+enum class Section { kTypes, kEvents, kStreams, kBuckets, kStages, kEntities };
 
 struct Declarations {
   std::vector<std::unique_ptr<SourceFile>> files;  // the root first
@@ -41,6 +41,10 @@ struct Declarations {
 
 /// "type", "event", …
 std::string section_word(Section section);
+/// "types", "events", …: as the schema writes it.
+std::string section_key(Section section);
+/// "a type", "an event", …
+std::string a_section(Section section);
 
 /// Reads `root` and its imports. `texts` gets what was read.
 Declarations read_declarations(FileReader& files, const std::filesystem::path& root, Report& report,

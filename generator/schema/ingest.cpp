@@ -1,6 +1,7 @@
 // `ingest:`: what the HTTP API accepts.
 #include <algorithm>
 
+#include "model/snake_case.hpp"
 #include "schema/names.hpp"
 #include "schema/resolution.hpp"
 
@@ -157,12 +158,23 @@ UploadSpec resolve_upload(Resolution& r, const Node& key, const Node& value) {
   return upload;
 }
 
+/// POST /ingest/order: the last part is that of the entity.
+void check_entity_route(Resolution& r, const Node& entity) {
+  static const std::set<std::string> kTaken{"batch", "message", "status"};
+  const std::string route = snake_case(entity.text);
+  if (!kTaken.contains(route)) return;
+  r.report.error(code::kRoute, entity.span,
+                 in_quotes("/ingest/" + route) + " is a route of the API for all entities, so it cannot take in " +
+                     in_quotes(entity.text),
+                 "rename the entity, and keep its table with table: " + route);
+}
+
 void check_routes(Resolution& r, const std::vector<std::pair<UploadSpec, Span>>& uploads) {
   static const std::set<std::string> kTaken{"events", "health", "metrics", "openapi.json", "ready", "docs"};
   for (std::size_t i = 0; i < uploads.size(); ++i) {
     const auto& [upload, span] = uploads[i];
     const std::string first = split(upload.path.substr(1), '/').front();
-    if (kTaken.contains(first)) {
+    if (kTaken.contains(first) || (first == "ingest" && !r.entity_texts.empty())) {
       r.report.error(code::kRoute, span, "the API answers " + in_quotes("/" + first) + " itself",
                      "give the upload another 'path'");
     }
@@ -185,8 +197,8 @@ void check_routes(Resolution& r, const std::vector<std::pair<UploadSpec, Span>>&
 void resolve_ingest(Resolution& r) {
   const Declaration& declaration = r.declared.ingest;
   if (declaration.key == nullptr) return;
-  const MapView map(r.report, *declaration.value, "'ingest'", declaration.key->span, {"port", "uploads", "events"},
-                    {"entities"});
+  const MapView map(r.report, *declaration.value, "'ingest'", declaration.key->span,
+                    {"port", "uploads", "events", "entities"});
   if (!map) return;
   Ingest ingest;
   ingest.origin = {declaration.file->origin};
@@ -213,6 +225,17 @@ void resolve_ingest(Resolution& r) {
       }
     }
     ingest.events.assign(seen.begin(), seen.end());
+  }
+  if (const Node* entities = map.find("entities")) {
+    std::set<std::string> seen;
+    for (const Node* entity : r.values.list(*entities, "'entities'")) {
+      if (!names_root_entity(r, *entity)) continue;
+      if (!seen.insert(entity->text).second) {
+        r.report.error(code::kDuplicate, entity->span, in_quotes(entity->text) + " is there twice", "remove one");
+      }
+      check_entity_route(r, *entity);
+    }
+    ingest.entities.assign(seen.begin(), seen.end());
   }
   r.pipeline.ingest = std::move(ingest);
 }

@@ -52,6 +52,7 @@ Loaded load_pipeline(FileReader& files, const std::filesystem::path& root) {
     resolve_buckets(resolution);
     resolve_types(resolution);
     resolve_events(resolution);
+    resolve_entities(resolution);
     resolve_stages(resolution);
     set_duplicate_windows(resolution);
     resolve_ingest(resolution);

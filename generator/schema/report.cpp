@@ -98,6 +98,18 @@ constexpr std::pair<std::string_view, std::string_view> kUsualHints[] = {
     {code::kWorkflowId, "add the field, or name another as 'workflow_id'"},
     {code::kUpload, "change the upload, or the fields of its event"},
     {code::kRoute, "choose another path"},
+    {code::kEntityKey, "name required fields of the entity: key: [order_key]"},
+    {code::kEntityUse, "hold the key of the other entity with 'references'"},
+    {code::kTable, "choose another name"},
+    {code::kReference, "refer to an entity whose key is one field of the same type"},
+    {code::kSince, "correct one of the two versions"},
+    {code::kDerived, "name a field that single values can be taken from, such as customer.address.city"},
+    {code::kReferenceCycle, "remove one of the 'references'"},
+    {code::kTransform, "choose another name"},
+    {code::kRepeatedFor, "write repeated_for: {entity: Order, field: line_items}"},
+    {code::kTwoWriters, "remove the entity from one of the stages"},
+    {code::kColumn, "remove it"},
+    {code::kPersist, "remove it"},
 };
 
 std::string usual_hint(std::string_view code) {

@@ -3,8 +3,7 @@
 namespace pipegen::gen {
 
 const Declaration* Resolution::find(Section section, const Node& name) {
-  const auto text = values.text(
-      name, "the name of " + std::string(section == Section::kEvents ? "an " : "a ") + section_word(section));
+  const auto text = values.text(name, "the name of " + a_section(section));
   return text ? find(section, *text, name.span) : nullptr;
 }
 
@@ -21,10 +20,9 @@ const Declaration* Resolution::find(Section section, const std::string& name, co
   }
   std::string hint = did_you_mean(name, names);
   for (const auto& [other, others] : declared.tables) {
-    if (hint.empty() && other != section && others.contains(name))
-      hint = in_quotes(name) + " is a " + section_word(other);
+    if (hint.empty() && other != section && others.contains(name)) hint = in_quotes(name) + " is " + a_section(other);
   }
-  if (hint.empty()) hint = "declare it under '" + section_word(section) + "s:', or import the file that does";
+  if (hint.empty()) hint = "declare it under '" + section_key(section) + ":', or import the file that does";
   report.error(code::kUnknownName, span, "no " + section_word(section) + " is called " + in_quotes(name), hint);
   return nullptr;
 }

@@ -16,6 +16,26 @@
 
 namespace pipegen::gen {
 
+/// A field of an entity: of its message, or made from it.
+struct EntityField {
+  const Node* key = nullptr;    // in the schema
+  const Node* value = nullptr;  // a type, or a map
+  Field field;
+  bool good = true;  // its type could be read
+  ColumnSource::Kind source = ColumnSource::Kind::kField;
+  const Node* from = nullptr;  // what the source says: of `from:`, `parent:`, `constant:`, `transform:`
+
+  /// Nothing of it is in the message.
+  bool is_derived() const { return source != ColumnSource::Kind::kField; }
+};
+
+/// An entity as the schema writes it, its fields read.
+struct EntityText {
+  const Declaration* declaration = nullptr;
+  const Node* repeated_for = nullptr;  // of a derived entity, which has no record of its own
+  std::vector<EntityField> fields;     // by name
+};
+
 struct Resolution {
   Resolution(const Declarations& all, Report& into) : declared(all), report(into), values(into) {}
 
@@ -33,6 +53,9 @@ struct Resolution {
   std::set<std::pair<Section, std::string>> used;
   std::map<std::string, Span> subject_spans;  // of events
   std::map<std::string, Span> durable_spans;  // of stages
+  std::map<std::string, EntityText> entity_texts;
+  std::set<std::string> broken_entities;  // with keys that are not known: what is missing may be meant by them
+  std::map<std::string, std::pair<std::string, Span>> entity_writers;  // entity -> its `persist` stage, and where
 
   /// The declaration that a value names, which counts as used then. Unknown names are reported (unless they may stand
   /// in a file that could not be read) and give nullptr.
@@ -51,6 +74,11 @@ void resolve_header(Resolution& r);
 void resolve_types(Resolution& r);
 /// Reads `fields:` of a record or event.
 void resolve_fields(Resolution& r, const Node& fields, Record& record);
+/// One field of it; `more_keys` are those that only entities have. False when its type cannot be read.
+bool resolve_field(Resolution& r, const Node& key, const Node& value, const Record& record, Field& field,
+                   const std::vector<std::string>& more_keys = {});
+/// Checks the names of the fields against each other, and sorts them.
+void finish_record(Resolution& r, Record& record);
 /// "list<string>": for messages.
 std::string spelled(const Type& type, bool optional = false);
 /// A written value as one of a type; nothing, and `why`, when it does not fit.
@@ -62,6 +90,10 @@ void resolve_streams(Resolution& r);
 void set_duplicate_windows(Resolution& r);
 void resolve_buckets(Resolution& r);
 void resolve_events(Resolution& r);
+/// "orders.{region}.created" as its tokens, placeholders as "*".
+std::vector<std::string> subject_pattern(const std::string& subject);
+/// Whether one subject can be of both patterns.
+bool subjects_overlap(const std::vector<std::string>& a, const std::vector<std::string>& b);
 
 // expressions.cpp
 struct TemplatePart {
@@ -96,6 +128,16 @@ std::optional<Expression> named_value(Resolution& r, const Node& node, const Rec
 /// A template of `keys:`. `unavailable`: fields of the produced event that it cannot hold, and what they are.
 std::optional<Expression> key_template(Resolution& r, const Node& node, const Record& produced, const Record& consumed,
                                        const std::map<std::string, std::string>& unavailable, const std::string& what);
+
+// entities.cpp
+/// The records of entities; part of resolve_types.
+void read_entities(Resolution& r);
+/// Their tables, the subjects of their messages and the stream that holds them.
+void resolve_entities(Resolution& r);
+/// A stage with `uses: persist`.
+void resolve_persist(Resolution& r, const std::string& name, const Declaration& declaration);
+/// Whether a value names an entity that messages are made of; reports when it does not.
+bool names_root_entity(Resolution& r, const Node& item);
 
 // stages.cpp, sources.cpp
 void resolve_stages(Resolution& r);

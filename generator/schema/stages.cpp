@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "model/snake_case.hpp"
 #include "schema/names.hpp"
 #include "schema/resolution.hpp"
 
@@ -240,17 +241,11 @@ void resolve_stage(Resolution& r, const std::string& name, const Declaration& de
       stage.action = *text;
       action = find_action(*text);
       if (action == nullptr && *text != "custom") {
-        std::vector<std::string> names{"custom"};
+        std::vector<std::string> names{"custom", "persist"};
         for (const Action& each : actions()) names.emplace_back(each.name);
-        static const std::set<std::string> kLater{"persist"};
-        if (kLater.contains(*text)) {
-          r.report.error(code::kNotSupported, uses->span, "the action " + in_quotes(*text) + " is not supported yet",
-                         "write uses: custom and do it in the handler");
-        } else {
-          std::string hint = did_you_mean(*text, names);
-          if (hint.empty()) hint = "there are " + one_of(names);
-          r.report.error(code::kUnknownAction, uses->span, "no action is called " + in_quotes(*text), hint);
-        }
+        std::string hint = did_you_mean(*text, names);
+        if (hint.empty()) hint = "there are " + one_of(names);
+        r.report.error(code::kUnknownAction, uses->span, "no action is called " + in_quotes(*text), hint);
       }
     }
   }
@@ -299,13 +294,36 @@ void resolve_stage(Resolution& r, const std::string& name, const Declaration& de
     resolve_sources(r, *action, text, stage);
   }
 
-  const std::string reserved = reserved_stage_name(name);
+  r.pipeline.stages.emplace(name, std::move(stage));
+}
+
+bool uses_persist(const Node& stage) {
+  for (std::size_t i = 0; stage.is_map() && i < stage.keys.size(); ++i) {
+    if (stage.keys[i].text == "uses") return stage.items[i].is_scalar() && stage.items[i].text == "persist";
+  }
+  return false;
+}
+
+/// Names of services that come with entities: the workers of all of them or of one, the database.
+bool is_entity_service(const Resolution& r, const std::string& name, bool persists) {
+  if (r.entity_texts.empty()) return false;
+  if (setting_word(name) == "entity_worker" || name == "postgres") return true;
+  return !persists && std::ranges::any_of(r.entity_texts, [&](const auto& entity) {
+    return setting_word(name) == snake_case(entity.first) + "_worker";
+  });
+}
+
+void check_stage_name(Resolution& r, const std::string& name, const Declaration& declaration) {
+  std::string reserved = reserved_stage_name(name);
+  if (reserved.empty() && is_entity_service(r, name, uses_persist(*declaration.value)))
+    reserved = "the workspace has something else of that name, for the entities";
   if (!reserved.empty()) {
     r.report.error(code::kReserved, declaration.key->span,
                    "a stage cannot be called " + in_quotes(name) + ": " + reserved, "choose another name");
   }
-  if (declaration.file == r.declared.files.front().get()) r.pipeline.root_stages.push_back(name);
-  r.pipeline.stages.emplace(name, std::move(stage));
+  if (declaration.value->is_null() || declaration.value->is_map()) {
+    if (declaration.file == r.declared.files.front().get()) r.pipeline.root_stages.push_back(name);
+  }
 }
 
 }  // namespace
@@ -314,7 +332,12 @@ void resolve_stages(Resolution& r) {
   std::map<std::string, std::pair<std::string, Span>> states;
   std::map<std::string, std::string> cpp_names;
   for (const auto& [name, declaration] : r.declared.table(Section::kStages)) {
-    resolve_stage(r, name, declaration, states);
+    if (uses_persist(*declaration.value)) {
+      resolve_persist(r, name, declaration);
+    } else {
+      resolve_stage(r, name, declaration, states);
+    }
+    check_stage_name(r, name, declaration);
     const auto [same, is_new] = cpp_names.try_emplace(setting_word(name), name);
     if (!is_new) {
       r.report

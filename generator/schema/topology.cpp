@@ -214,8 +214,9 @@ void resolve_event(Resolution& r, const std::string& name, const Declaration& de
   r.pipeline.events.emplace(name, std::move(event));
 }
 
-/// "orders.{region}.created" as its tokens, placeholders as "*".
-std::vector<std::string> pattern_of(const std::string& subject) {
+}  // namespace
+
+std::vector<std::string> subject_pattern(const std::string& subject) {
   std::string flat;
   int depth = 0;
   for (const char c : subject) {
@@ -226,13 +227,15 @@ std::vector<std::string> pattern_of(const std::string& subject) {
   return split(flat, '.');
 }
 
-bool overlap(const std::vector<std::string>& a, const std::vector<std::string>& b) {
+bool subjects_overlap(const std::vector<std::string>& a, const std::vector<std::string>& b) {
   if (a.size() != b.size()) return false;
   for (std::size_t i = 0; i < a.size(); ++i) {
     if (a[i] != b[i] && a[i] != "*" && b[i] != "*") return false;
   }
   return true;
 }
+
+namespace {
 
 void check_overlaps(Resolution& r) {
   struct Claim {
@@ -261,10 +264,10 @@ void check_overlaps(Resolution& r) {
     if (!event.subject.empty()) events.push_back(&event);
   }
   for (const Event* event : events) {
-    auto pattern = pattern_of(event->subject);
+    auto pattern = subject_pattern(event->subject);
     if (std::ranges::find(pattern, "*") != pattern.end()) {
       for (const Claim& other : wild) {
-        if (overlap(pattern, other.pattern)) complain(*event, *other.event);
+        if (subjects_overlap(pattern, other.pattern)) complain(*event, *other.event);
       }
       wild.push_back({event, std::move(pattern), true});
     } else if (const auto [same, is_new] = exact.try_emplace(std::move(pattern), event); !is_new) {
@@ -273,7 +276,7 @@ void check_overlaps(Resolution& r) {
   }
   for (const Claim& claim : wild) {
     for (const auto& [pattern, event] : exact) {
-      if (overlap(claim.pattern, pattern)) complain(*claim.event, *event);
+      if (subjects_overlap(claim.pattern, pattern)) complain(*claim.event, *event);
     }
   }
 }
@@ -385,7 +388,7 @@ void resolve_buckets(Resolution& r) {
                    "rename one")
             .notes.push_back({r.span_of(Section::kBuckets, same->second), "the other one"});
       }
-      for (const Section section : {Section::kTypes, Section::kEvents}) {
+      for (const Section section : {Section::kTypes, Section::kEvents, Section::kEntities}) {
         for (const auto& [type, other] : r.declared.table(section)) {
           if (lower_case(type) != lower_case(bucket.cpp_name)) continue;
           r.report

@@ -121,11 +121,23 @@ class TypeParser {
         return fail(start, in_quotes(name) + " is an event without fields of its own", "use the record that it names");
       return Type{.kind = TypeKind::kRecord, .name = name, .element = {}};
     }
+    const auto& entities = r_.declared.table(Section::kEntities);
+    if (const auto found = entities.find(name); found != entities.end()) {
+      const Node& value = *found->second.value;
+      const bool derived =
+          value.is_map() && std::ranges::any_of(value.keys, [](const Node& key) { return key.text == "repeated_for"; });
+      if (derived)
+        return fail(start, in_quotes(name) + " is made of the items of another entity, so no field can hold one",
+                    "use the type of those items");
+      return Type{.kind = TypeKind::kRecord, .name = name, .element = {}};
+    }
     if (!r_.declared.complete) return std::nullopt;
     std::vector<std::string> names{"decimal", "list", "map", "object"};
     for (const SimpleType& simple : kSimpleTypes) names.emplace_back(simple.name);
-    for (const auto& [known, declaration] : types) {
-      if (names.size() <= 1000) names.push_back(known);
+    for (const auto* declared : {&types, &entities}) {
+      for (const auto& [known, declaration] : *declared) {
+        if (names.size() <= 1000) names.push_back(known);
+      }
     }
     static const std::map<std::string, std::string> kElsewhere{{"int", "write int32 or int64"},
                                                                {"integer", "write int32 or int64"},
@@ -145,7 +157,7 @@ class TypeParser {
     const auto elsewhere = kElsewhere.find(name);
     std::string hint = elsewhere != kElsewhere.end() ? elsewhere->second : did_you_mean(name, names);
     for (const auto& [section, others] : r_.declared.tables) {
-      if (hint.empty() && others.contains(name)) hint = in_quotes(name) + " is a " + section_word(section);
+      if (hint.empty() && others.contains(name)) hint = in_quotes(name) + " is " + a_section(section);
     }
     if (hint.empty()) hint = "declare it under 'types:', or import the file that does";
     r_.report.error(code::kUnknownName, part_of(node_, start, name.size()), "no type is called " + in_quotes(name),
@@ -457,7 +469,10 @@ void check_fresh(Resolution& r, const Node& node, Field& field) {
   field.fresh = uuid ? FreshKind::kUuid : FreshKind::kNow;
 }
 
-bool resolve_field(Resolution& r, const Node& key, const Node& value, const Record& record, Field& field) {
+}  // namespace
+
+bool resolve_field(Resolution& r, const Node& key, const Node& value, const Record& record, Field& field,
+                   const std::vector<std::string>& more_keys) {
   field.name = key.text;
   field.cpp_name = cpp_field_name(field.name);
   field.json_name = r.camel_case ? camel_case(field.name) : field.name;
@@ -487,9 +502,11 @@ bool resolve_field(Resolution& r, const Node& key, const Node& value, const Reco
       continue;
     if (type.text.find(')') == std::string::npos) return TypeParser(r, type).parse(field.optional).has_value();
   }
-  const MapView map(r.report, value, what, key.span,
-                    {"type", "doc", "default", "min", "max", "min_length", "max_length", "pattern", "json", "column",
-                     "index", "unique", "sensitive", "since", "fresh"});
+  std::vector<std::string> keys{"type",       "doc",        "default",   "min",   "max",
+                                "min_length", "max_length", "pattern",   "json",  "column",
+                                "index",      "unique",     "sensitive", "since", "fresh"};
+  keys.insert(keys.end(), more_keys.begin(), more_keys.end());
+  const MapView map(r.report, value, what, key.span, keys);
   bool good = false;
   if (const Node* type_node = map.require("type", "write type: string")) {
     if (r.values.text(*type_node, "'type'")) {
@@ -514,7 +531,7 @@ bool resolve_field(Resolution& r, const Node& key, const Node& value, const Reco
   }
   if (const Node* sensitive = map.find("sensitive"))
     field.sensitive = r.values.boolean(*sensitive, "'sensitive'").value_or(false);
-  check_forms_of_later_keys(r, map);
+  if (more_keys.empty()) check_forms_of_later_keys(r, map);
   if (!good) return false;
 
   field.min = bound(r, map, "min", field);
@@ -544,6 +561,8 @@ bool resolve_field(Resolution& r, const Node& key, const Node& value, const Reco
   }
   return true;
 }
+
+namespace {
 
 void check_field_names(Resolution& r, const Record& record) {
   std::map<std::string, const Field*> wire_names, cpp_names;
@@ -800,13 +819,17 @@ void resolve_fields(Resolution& r, const Node& fields, Record& record) {
       r.broken_fields.insert(record.name + "." + field.name);
     record.fields.push_back(std::move(field));
   }
+  finish_record(r, record);
+}
+
+void finish_record(Resolution& r, Record& record) {
   check_field_names(r, record);
   std::ranges::sort(record.fields, {}, &Field::name);
 }
 
 void resolve_types(Resolution& r) {
   std::map<std::string, std::pair<std::string, Span>> seen;
-  for (const Section section : {Section::kTypes, Section::kEvents}) {
+  for (const Section section : {Section::kTypes, Section::kEvents, Section::kEntities}) {
     for (const auto& [name, declaration] : r.declared.table(section))
       check_type_name(r, section, name, declaration, seen);
   }
@@ -856,6 +879,7 @@ void resolve_types(Resolution& r) {
       r.pipeline.records.try_emplace(name, std::move(record));
     }
   }
+  read_entities(r);
   Containment(r).check();
 }
 

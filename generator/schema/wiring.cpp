@@ -26,6 +26,15 @@ void check_consumers(Resolution& r) {
                  "give one of them another 'consumer'")
           .notes.push_back({r.durable_spans.at(same->second->name), "the other one"});
     }
+    const auto entity = std::ranges::find(r.pipeline.entities, stage.durable, &Entity::durable);
+    if (entity != r.pipeline.entities.end() && stream.name == r.pipeline.entity_stream) {
+      r.report
+          .error(code::kSameDurable, r.durable_spans.at(name),
+                 "stage " + in_quotes(name) + " and whatever writes " + in_quotes(entity->name) +
+                     " both use the consumer " + in_quotes(stage.durable) + " of stream " + in_quotes(stream.name),
+                 "give the stage another 'consumer'")
+          .notes.push_back({r.span_of(Section::kEntities, entity->name), "the entity"});
+    }
     if (stream.retention != Retention::kWorkQueue) continue;
     const auto [first, only] = queues.try_emplace(stage.consumes, &stage);
     if (!only) {
@@ -234,11 +243,23 @@ void assign_settings(Resolution& r) {
     all.push_back(
         {std::move(choices), "_subject", r.span_of(Section::kEvents, name), named("event", name), &event.setting});
   }
+  for (Entity& entity : r.pipeline.entities) {
+    if (!entity.parent.empty()) continue;
+    const Span& span = r.span_of(Section::kEntities, entity.name);
+    const std::string word = snake_case(entity.name) + "_ingest";
+    all.push_back({{word}, "_subject", span, named("entity", entity.name), &entity.setting});
+    all.push_back({{word}, "_consumer_name", span, named("entity", entity.name), &entity.durable_setting});
+  }
   for (auto& [name, stream] : r.pipeline.streams) {
+    const auto declared = r.declared.table(Section::kStreams).find(name);
+    // That of the entities need not be declared.
+    const Declaration& where =
+        declared != r.declared.table(Section::kStreams).end() ? declared->second : r.declared.pipeline;
+    const Span span = where.key != nullptr ? where.key->span : Span{};
     all.push_back(
         {{setting_word_without(name, {"jobs", "processing", "stream", "events", "queue"}), setting_word(name)},
          "_stream_name",
-         r.span_of(Section::kStreams, name),
+         span,
          named("stream", name),
          &stream.setting});
   }

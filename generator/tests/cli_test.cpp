@@ -130,6 +130,95 @@ TEST_F(CommandLine, generating_again_changes_nothing) {
   EXPECT_EQ(fs::last_write_time("services/.pipegen/manifest.json"), manifest_time);
 }
 
+constexpr const char* kShop = R"(pipegen: v1
+pipeline: shop
+entities:
+  Order: {table: orders, key: [id], fields: {id: string, parts: list<Part>}}
+  Part: {fields: {name: string}}
+  Customer: {key: [id], fields: {id: string}}
+ingest: {entities: [Order]}
+)";
+
+TEST_F(CommandLine, the_database_is_remembered_and_choosing_another_changes_every_service) {
+  put("shop.yaml", kShop);
+  ASSERT_EQ(pipegen({"generate-worker", "--schema", "shop.yaml"}).code, 0);
+  EXPECT_NE(read("services/entity-worker/generated/worker.cpp").find("open_sqlite"), std::string::npos);
+  EXPECT_NE(read("services/project.toml").find("url = \"sqlite:shop.db\""), std::string::npos);
+
+  ASSERT_EQ(pipegen({"generate-worker", "--schema", "shop.yaml", "--database", "postgresql"}).code, 0);
+  ASSERT_EQ(pipegen({"generate-ingest-api", "--schema", "shop.yaml"}).code, 0);
+  EXPECT_NE(read("services/entity-worker/generated/worker.cpp").find("open_postgresql"), std::string::npos);
+  EXPECT_NE(read("services/ingest-api/generated/api.cpp").find("find_message_in_postgresql"), std::string::npos);
+  EXPECT_NE(read("services/ingest-api/CMakeLists.txt").find("pipegen::postgresql"), std::string::npos);
+  EXPECT_NE(read("services/project.toml").find("url = \"postgresql://"), std::string::npos);
+  EXPECT_NE(read("services/docker-compose.yml").find("\n  postgres:\n"), std::string::npos);
+
+  // Of one service the other hears.
+  ASSERT_EQ(pipegen({"generate-ingest-api", "--schema", "shop.yaml", "--database", "sqlite"}).code, 0);
+  EXPECT_NE(read("services/entity-worker/generated/worker.cpp").find("open_sqlite"), std::string::npos);
+  EXPECT_EQ(read("services/docker-compose.yml").find("postgres"), std::string::npos);
+
+  for (const char* again : {"postgresql", ""}) {
+    std::vector<std::string> arguments{"generate-all", "--schema", "shop.yaml", "--force"};
+    if (*again != '\0') arguments.insert(arguments.end(), {"--database", again});
+    ASSERT_EQ(pipegen(arguments).code, 0);
+    EXPECT_NE(read("services/entity-worker/generated/worker.cpp").find("open_postgresql"), std::string::npos);
+    EXPECT_NE(read("services/ingest-api/generated/api.cpp").find("find_message_in_postgresql"), std::string::npos);
+  }
+  EXPECT_EQ(pipegen({"generate-all", "--schema", "shop.yaml", "--database", "oracle"}).code, 2);
+}
+
+TEST_F(CommandLine, one_entity_gets_a_worker_of_its_own) {
+  put("shop.yaml", kShop);
+  ASSERT_EQ(pipegen({"generate-worker", "--schema", "shop.yaml", "--entity", "Order"}).code, 0);
+  EXPECT_TRUE(fs::exists("services/order-worker/generated/order_worker/rows.hpp"));
+  EXPECT_FALSE(fs::exists("services/entity-worker"));
+  const std::string rows = read("services/order-worker/generated/rows.cpp");
+  EXPECT_NE(rows.find("void add_part_row("), std::string::npos);
+  EXPECT_EQ(rows.find("const Customer& customer"), std::string::npos);
+  // Whoever comes first makes every table.
+  EXPECT_NE(rows.find(".name = \"customer\""), std::string::npos);
+
+  const Outcome part = pipegen({"generate-worker", "--schema", "shop.yaml", "--entity", "Part"});
+  EXPECT_EQ(part.code, 1);
+  EXPECT_NE(part.err.find("give --entity Order"), std::string::npos) << part.err;
+  const Outcome unknown = pipegen({"generate-worker", "--schema", "shop.yaml", "--entity", "Ordr"});
+  EXPECT_EQ(unknown.code, 1);
+  EXPECT_NE(unknown.err.find("there is no entity 'Ordr' [PG0801] (hint: did you mean 'Order'?)"), std::string::npos) << unknown.err;
+
+  put("taken.yaml", std::string(kShop) + "stages: {order-worker: {uses: persist, with: {entities: [Customer]}}}\n");
+  const Outcome taken =
+      pipegen({"generate-worker", "--schema", "taken.yaml", "--entity", "Order", "--output", "other"});
+  EXPECT_EQ(taken.code, 1);
+  EXPECT_NE(taken.err.find("'order-worker'"), std::string::npos) << taken.err;
+}
+
+TEST_F(CommandLine, a_persist_stage_has_a_worker_of_its_own_and_the_others_share_one) {
+  put("shop.yaml", std::string(kShop) + "stages: {customers: {uses: persist, with: {entities: [Customer]}}}\n");
+  ASSERT_EQ(pipegen({"generate-worker", "--schema", "shop.yaml"}).code, 0);
+  EXPECT_NE(read("services/customers/generated/worker.cpp").find("read_customer"), std::string::npos);
+  EXPECT_EQ(read("services/entity-worker/generated/worker.cpp").find("read_customer"), std::string::npos);
+  EXPECT_NE(read("services/entity-worker/generated/worker.cpp").find("read_order"), std::string::npos);
+}
+
+TEST_F(CommandLine, a_transform_is_written_once_and_one_that_comes_later_is_declared) {
+  const auto shop = [](const std::string& fields) {
+    return "pipegen: v1\npipeline: shop\nentities:\n  Order:\n    key: [id]\n    fields:\n      id: string\n" + fields;
+  };
+  put("shop.yaml", shop("      label: {type: string, transform: order_label}\n"));
+  ASSERT_EQ(pipegen({"generate-all", "--schema", "shop.yaml"}).code, 0);
+  const fs::path mine = "services/entity-worker/src/transforms.cpp";
+  EXPECT_NE(read(mine).find("std::string order_label([[maybe_unused]] const Order& order) {"), std::string::npos);
+  put(mine, "// mine\n");
+  put("shop.yaml", shop("      label: {type: string, transform: order_label}\n"
+                        "      note: {type: string?, transform: order_note}\n"));
+  ASSERT_EQ(pipegen({"generate-all", "--schema", "shop.yaml"}).code, 0);
+  EXPECT_EQ(read(mine), "// mine\n");
+  EXPECT_NE(read("services/entity-worker/generated/entity_worker/transforms.hpp")
+                .find("std::optional<std::string> order_note(const Order& order);"),
+            std::string::npos);
+}
+
 TEST_F(CommandLine, neither_the_current_folder_nor_the_locale_changes_the_output) {
   ASSERT_EQ(pipegen({"generate-all"}).code, 0);
 
@@ -291,11 +380,53 @@ TEST_F(CommandLine, a_wrong_command_line_is_exit_code_2) {
 TEST_F(CommandLine, help_and_version_are_no_errors) {
   EXPECT_EQ(pipegen({"--version"}).out, "pipegen " PIPEGEN_VERSION "\n");
   EXPECT_EQ(pipegen({"--help"}).code, 0);
-  for (const char* command : {"generate-worker", "generate-ingest-api", "generate-all", "validate", "graph", "up"}) {
+  for (const char* command :
+       {"generate-worker", "generate-ingest-api", "generate-all", "validate", "graph", "up", "import"}) {
     const Outcome help = pipegen({command, "--help"});
     EXPECT_EQ(help.code, 0);
     EXPECT_NE(help.out.find(std::string("Example:\n  pipegen ") + command), std::string::npos) << help.out;
   }
+}
+
+TEST_F(CommandLine, import_writes_a_schema_that_validate_takes) {
+  put("Old Entities/order.yaml",
+      "entity:\n  name: Order\n  fields: [{name: order_key, type: String, nullable: false}]\n"
+      "  persistence: {table: orders, primary_key: [order_key], engine: x}\n");
+  put("Old Entities/notes.txt", "no entity");
+  const Outcome imported = pipegen({"import", "--entities", "Old Entities", "--output", "schema/orders.yaml"});
+  ASSERT_EQ(imported.code, 0) << imported.err;
+  EXPECT_EQ(imported.out, "schema/orders.yaml: 1 entity of 1 file\n");
+  EXPECT_NE(imported.err.find("Old Entities/order.yaml:4:58: warning: 'engine' of 'persistence'"), std::string::npos)
+      << imported.err;
+  EXPECT_NE(read("schema/orders.yaml").find("pipeline: old-entities\n"), std::string::npos);
+  EXPECT_EQ(snapshot("schema").size(), 1u);
+  EXPECT_EQ(pipegen({"validate", "--schema", "schema/orders.yaml"}).code, 0);
+
+  put("schema/orders.yaml", "mine");
+  const Outcome again = pipegen({"import", "--entities", "Old Entities", "--output", "schema/orders.yaml"});
+  EXPECT_EQ(again.code, 1);
+  EXPECT_NE(again.err.find("schema/orders.yaml is there already"), std::string::npos) << again.err;
+  EXPECT_EQ(read("schema/orders.yaml"), "mine");
+  EXPECT_EQ(pipegen({"import", "--entities", "Old Entities/", "--output", "schema/orders.yaml", "--force", "--pipeline",
+                     "tpch"})
+                .code,
+            0);
+  EXPECT_NE(read("schema/orders.yaml").find("pipeline: tpch\n"), std::string::npos);
+}
+
+TEST_F(CommandLine, import_says_what_keeps_it_from_it_and_writes_nothing) {
+  EXPECT_EQ(pipegen({"import"}).code, 2);
+  EXPECT_EQ(pipegen({"import", "--entities", "nowhere"}).code, 1);
+  fs::create_directory("empty");
+  const Outcome empty = pipegen({"import", "--entities", "empty"});
+  EXPECT_EQ(empty.code, 1);
+  EXPECT_NE(empty.err.find("empty has no file"), std::string::npos) << empty.err;
+  put("old/a.yaml", "entity: {name: A, fields: [{name: a, type: Quux}], persistence: {primary_key: a}}\n");
+  const Outcome wrong = pipegen({"import", "--entities", "old"});
+  EXPECT_EQ(wrong.code, 1);
+  EXPECT_NE(wrong.err.find("old/a.yaml:1:44: error: no type is called 'Quux'"), std::string::npos) << wrong.err;
+  EXPECT_EQ(pipegen({"import", "--entities", "old", "--pipeline", "Not A Name"}).code, 1);
+  EXPECT_FALSE(fs::exists("entities.yaml"));
 }
 
 TEST_F(CommandLine, paths_with_spaces_are_quoted_for_the_shell) {

@@ -169,6 +169,227 @@ TEST(Schema, FieldsKnowTheirNamesTypesAndConstraints) {
   EXPECT_EQ(pipeline.records.at("EventHeader").find("event_id")->fresh, FreshKind::kUuid);
 }
 
+const char kEntities[] = R"yaml(pipegen: v1
+pipeline: tpch
+types:
+  Address: {fields: {city: {type: string?, max_length: 40}}}
+  CustomerInfo: {fields: {name: string, address: Address?}}
+  OrderStatus: {enum: [open, done]}
+  Discount: {fields: {code: string}}
+entities:
+  Order:
+    doc: What a customer wants.
+    table: orders
+    key: [region, order_key]
+    on_conflict: ignore
+    fields:
+      order_key: {type: string, max_length: 32}
+      region: {type: int32, column: Region}
+      customer_key: {type: string, references: Customer}
+      total_price: decimal(15,2)
+      status: {type: OrderStatus, default: open, since: 2, index: true}
+      customer: CustomerInfo
+      header: {type: CustomerInfo, stored: false}
+      line_items: list<LineItem>
+      city: {type: string?, from: customer.address.city}
+      first_tax: {type: "decimal(5,2)?", from: "line_items[0].tax"}
+      source: {type: string, constant: web}
+      label: {type: string?, transform: order_label}
+  LineItem:
+    key: [line_number]
+    fields:
+      line_number: int32
+      tax: decimal(5,2)
+      discounts: list<Discount>
+      notes: list<Note>?
+      price: {type: "decimal(15,2)", parent: total_price}
+      channel: {type: string, parent: source}
+  Note: {fields: {text: string, words: list<Word>, owner: {type: string, parent: customer_key}}}
+  Word: {fields: {text: string}}
+  Customer:
+    key: [customer_key]
+    on_conflict: reject
+    fields: {customer_key: string, friend: {type: string?, references: Customer, unique: true}}
+  TaxEntry:
+    since: 3
+    repeated_for: {entity: Order, field: line_items}
+    key: [order_ref, line_number]
+    fields:
+      order_ref: {type: string, parent: order_key}
+      line_number: int32
+      amount: {type: "decimal(5,2)", from: tax}
+ingest: {entities: [Order, Customer]}
+stages:
+  orders-to-db: {doc: Writes orders., uses: persist, with: {entities: [Order]}}
+)yaml";
+
+const Entity& entity(const Pipeline& pipeline, const std::string& name) {
+  const auto found = std::ranges::find(pipeline.entities, name, &Entity::name);
+  if (found == pipeline.entities.end()) throw std::runtime_error("no entity " + name);
+  return *found;
+}
+
+std::string spelled_path(const std::vector<PathStep>& path) {
+  std::string out;
+  for (const PathStep& step : path) {
+    out += (out.empty() ? "" : ".") + step.name + (step.optional ? "?" : "");
+    if (step.index) out += "[" + std::to_string(*step.index) + "]";
+  }
+  return out;
+}
+
+/// "name = source", in the order of the table; "* " before those of the key, "^ " before those of the parent's.
+std::vector<std::string> columns(const Entity& entity) {
+  std::vector<std::string> out;
+  for (std::size_t i = 0; i < entity.columns.size(); ++i) {
+    const Column& column = entity.columns[i];
+    const ColumnSource& source = column.source;
+    std::string line;
+    if (std::ranges::find(entity.parent_key, i) != entity.parent_key.end()) line += "^ ";
+    if (std::ranges::find(entity.key, i) != entity.key.end()) line += "* ";
+    line += column.name + (column.optional ? "? = " : " = ");
+    switch (source.kind) {
+      case ColumnSource::Kind::kField:
+        line += "field " + spelled_path(source.path);
+        break;
+      case ColumnSource::Kind::kPath:
+        line += "path " + spelled_path(source.path);
+        break;
+      case ColumnSource::Kind::kParent:
+        line += "parent " + std::to_string(source.levels) + " " + spelled_path(source.path);
+        break;
+      case ColumnSource::Kind::kConstant:
+        line += "constant " + source.constant.text;
+        break;
+      case ColumnSource::Kind::kTransform:
+        line += "transform " + source.function;
+        break;
+      case ColumnSource::Kind::kPosition:
+        line += "position " + std::to_string(source.levels);
+        break;
+    }
+    out.push_back(line);
+  }
+  return out;
+}
+
+TEST(Entities, BecomeTablesWithTheKeyFirstAndEveryColumnKnowsItsSource) {
+  const Pipeline pipeline = clean(load_text(kEntities));
+  const Entity& order = entity(pipeline, "Order");
+  EXPECT_EQ(order.table, "orders");
+  EXPECT_EQ(order.cpp_name, "order");
+  EXPECT_EQ(order.record, "Order");
+  EXPECT_EQ(order.on_conflict, OnConflict::kIgnore);
+  EXPECT_EQ(columns(order),
+            (std::vector<std::string>{"* Region = field region", "* order_key = field order_key",
+                                      "city? = path customer.address?.city?", "customer = field customer",
+                                      "customer_key = field customer_key", "first_tax? = path line_items[0].tax",
+                                      "label? = transform order_label", "source = constant web",
+                                      "status = field status", "total_price = field total_price"}));
+  const Column& status = order.columns[8];
+  EXPECT_EQ(status.since, 2);
+  EXPECT_TRUE(status.index);
+  EXPECT_EQ(status.default_value->text, "open");
+  EXPECT_EQ(order.columns[1].max_length, 32);
+  EXPECT_EQ(order.columns[2].max_length, 40) << "that of the field it is taken from";
+  EXPECT_EQ(order.columns[4].references, "Customer");
+}
+
+TEST(Entities, HaveARecordOfWhatIsInTheMessage) {
+  const Pipeline pipeline = clean(load_text(kEntities));
+  std::vector<std::string> names;
+  for (const Field& field : pipeline.records.at("Order").fields) names.push_back(field.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"customer", "customer_key", "header", "line_items", "order_key", "region",
+                                             "status", "total_price"}));
+  EXPECT_FALSE(pipeline.records.contains("TaxEntry"));
+  EXPECT_EQ(entity(pipeline, "TaxEntry").record, "LineItem");
+}
+
+TEST(Entities, ChildrenHaveTheKeysOfAllTheirParentsFirst) {
+  const Pipeline pipeline = clean(load_text(kEntities));
+  const Entity& item = entity(pipeline, "LineItem");
+  EXPECT_EQ(item.parent, "Order");
+  EXPECT_EQ(item.list, "line_items");
+  EXPECT_EQ(item.table, "line_item");
+  EXPECT_EQ(item.subject, "");
+  EXPECT_EQ(columns(item), (std::vector<std::string>{
+                               "^ * Region = parent 1 region", "^ * order_key = parent 1 order_key",
+                               "* line_number = field line_number", "channel = constant web",
+                               "discounts = field discounts", "price = parent 1 total_price", "tax = field tax"}));
+  EXPECT_EQ(columns(entity(pipeline, "Note")),
+            (std::vector<std::string>{"^ * Region = parent 2 region", "^ * order_key = parent 2 order_key",
+                                      "^ * line_number = parent 1 line_number", "* position = position 0",
+                                      "owner = parent 2 customer_key", "text = field text"}));
+  EXPECT_EQ(columns(entity(pipeline, "Word")),
+            (std::vector<std::string>{"^ * Region = parent 3 region", "^ * order_key = parent 3 order_key",
+                                      "^ * line_number = parent 2 line_number", "^ * note_position = position 1",
+                                      "* position = position 0", "text = field text"}));
+}
+
+TEST(Entities, MadeOfTheItemsOfAListMayCallTheParentsKeyAsTheyLike) {
+  const Pipeline pipeline = clean(load_text(kEntities));
+  const Entity& tax = entity(pipeline, "TaxEntry");
+  EXPECT_EQ(tax.parent, "Order");
+  EXPECT_EQ(tax.list, "line_items");
+  EXPECT_EQ(tax.since, 3);
+  EXPECT_EQ(columns(tax),
+            (std::vector<std::string>{"^ * Region = parent 1 region", "^ * order_ref = parent 1 order_key",
+                                      "* line_number = field line_number", "amount = path tax"}));
+  EXPECT_EQ(tax.columns[0].since, 3);
+}
+
+TEST(Entities, StandAfterTheirParentsAndThoseTheyReferTo) {
+  const Pipeline pipeline = clean(load_text(kEntities));
+  std::vector<std::string> names;
+  for (const Entity& each : pipeline.entities) names.push_back(each.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"Customer", "Order", "LineItem", "Note", "TaxEntry", "Word"}));
+}
+
+TEST(Entities, HaveSubjectsConsumersAndOneWorkQueue) {
+  const Pipeline pipeline = clean(load_text(kEntities));
+  const Entity& order = entity(pipeline, "Order");
+  EXPECT_EQ(order.subject, "tpch.ingest.order");
+  EXPECT_EQ(order.setting, "order_ingest_subject");
+  EXPECT_EQ(order.durable, "order-writers");
+  EXPECT_EQ(order.durable_setting, "order_ingest_consumer_name");
+  EXPECT_EQ(pipeline.entity_stream, "TPCH_INGEST");
+  const Stream& stream = pipeline.streams.at("TPCH_INGEST");
+  EXPECT_EQ(stream.name, "TPCH_INGEST");
+  EXPECT_EQ(stream.setting, "tpch_ingest_stream_name");
+  EXPECT_EQ(stream.retention, Retention::kWorkQueue);
+  EXPECT_EQ(stream.discard, Discard::kNew);
+  EXPECT_EQ(stream.max_age, std::chrono::hours(24));
+  EXPECT_EQ(stream.max_bytes, std::int64_t{1} << 30);
+  EXPECT_EQ(stream.duplicate_window, std::chrono::minutes(2));
+  EXPECT_EQ(pipeline.ingest->entities, (std::vector<std::string>{"Customer", "Order"}));
+
+  const Pipeline declared =
+      clean(load_text(std::string(kEntities) + "streams: {TPCH_INGEST: {max_age: 7d, replicas: 3}}\n"));
+  EXPECT_EQ(declared.streams.at("TPCH_INGEST").max_age, std::chrono::hours(24 * 7));
+  EXPECT_EQ(declared.streams.at("TPCH_INGEST").max_bytes, std::int64_t{1} << 30);
+  EXPECT_EQ(declared.streams.at("TPCH_INGEST").replicas, 3);
+}
+
+TEST(Entities, ArePersistedByTheStageThatSaysSo) {
+  const Pipeline pipeline = clean(load_text(kEntities));
+  ASSERT_EQ(pipeline.entity_workers.size(), 1u);
+  const EntityWorker& worker = pipeline.entity_workers[0];
+  EXPECT_EQ(worker.name, "orders-to-db");
+  EXPECT_EQ(worker.cpp_name, "orders_to_db");
+  EXPECT_EQ(worker.section, "orders_to_db_service");
+  EXPECT_EQ(worker.doc, "Writes orders.");
+  EXPECT_EQ(worker.entities, std::vector<std::string>{"Order"});
+  EXPECT_TRUE(pipeline.stages.empty());
+  EXPECT_EQ(pipeline.root_stages, std::vector<std::string>{"orders-to-db"});
+}
+
+TEST(Entities, ThatAreNotThereLeaveNothing) {
+  const Pipeline pipeline = clean(load(example()));
+  EXPECT_TRUE(pipeline.entities.empty());
+  EXPECT_EQ(pipeline.entity_stream, "");
+  EXPECT_EQ(pipeline.streams.size(), 3u);
+}
+
 TEST(Schema, SettingsHaveShortNamesAndFullOnesWhereTwoWouldBeTheSame) {
   Pipeline pipeline = clean(load(example()));
   EXPECT_EQ(pipeline.streams.at("TTS_JOBS").setting, "tts_stream_name");
@@ -262,6 +483,43 @@ TEST(Schema, OrderOfKeysChangesNothing) {
   EXPECT_EQ(a.streams.at("TTS_JOBS").events, b.streams.at("TTS_JOBS").events);
 }
 
+TEST(Entities, AreTheSameInAnyOrderOfKeysAndFiles) {
+  const auto described = [](const Pipeline& pipeline) {
+    std::vector<std::string> out;
+    for (const Entity& each : pipeline.entities) {
+      out.push_back(each.name + " " + each.table + " " + each.subject + " " + each.list);
+      for (const std::string& column : columns(each)) out.push_back(column);
+    }
+    return out;
+  };
+  const std::vector<std::string> expected = described(clean(load_text(kEntities)));
+  const std::string text = kEntities;
+  const std::size_t entities = text.find("entities:\n"), ingest = text.find("ingest:");
+  // Each entity by itself, in a file of its own.
+  std::vector<std::string> each;
+  for (std::size_t at = entities + 10; at < ingest;) {
+    std::size_t next = at + 1;
+    while (next < ingest && !(text[next - 1] == '\n' && text.compare(next, 2, "  ") == 0 && text[next + 2] != ' '))
+      ++next;
+    each.push_back(text.substr(at, next - at));
+    at = next;
+  }
+  ASSERT_EQ(each.size(), 6u);
+  std::mt19937 random(7);
+  for (int round = 0; round < 10; ++round) {
+    std::shuffle(each.begin(), each.end(), random);
+    Files files;
+    std::string imports;
+    for (std::size_t i = 0; i < each.size(); ++i) {
+      const std::string name = "e" + std::to_string(i) + ".yaml";
+      files[name] = "pipegen: v1\nentities:\n" + each[i];
+      imports += (i ? ", " : "") + name;
+    }
+    files["pipeline.yaml"] = text.substr(0, entities) + "import: [" + imports + "]\n" + text.substr(ingest);
+    EXPECT_EQ(described(clean(load(files))), expected);
+  }
+}
+
 TEST(Schema, DuplicateWindowIsNeverLongerThanMaxAge) {
   const Pipeline pipeline = clean(load_text("pipegen: v1\npipeline: p\nstreams: {A: {max_age: 30s}, B: {}}\n"));
   EXPECT_EQ(pipeline.streams.at("A").duplicate_window, std::chrono::seconds(30));
@@ -335,6 +593,18 @@ TEST(Diagnostics, OneMistakeInANameIsSaidOnce) {
   EXPECT_EQ(loaded.diagnostics[0].code, "PG0203");
 }
 
+TEST(Diagnostics, AMissingFileOfEntitiesIsSaidOnce) {
+  const Loaded loaded = load_text(
+      "pipegen: v1\npipeline: p\nimport: entities.yaml\n"
+      "ingest: {entities: [Order]}\n"
+      "entities:\n"
+      "  Note: {key: [a], fields: {a: string, order: {type: string, references: Order}, items: list<Item>}}\n"
+      "  Entry: {repeated_for: {entity: Order, field: items}, fields: {a: string}}\n"
+      "stages: {save: {uses: persist, with: {entities: [Order, Note]}}}\n");
+  ASSERT_EQ(loaded.diagnostics.size(), 1u) << said(loaded);
+  EXPECT_EQ(loaded.diagnostics[0].code, "PG0101");
+}
+
 TEST(Diagnostics, AMissingFileIsSaidOnceAndNotForEveryNameInIt) {
   Files files = example();
   files.erase("events.yaml");
@@ -394,7 +664,10 @@ TEST(BadInput, GetsADiagnosticAndNothingElse) {
 }
 
 TEST(BadInput, OfAnyMutationIsSurvived) {
-  const Files good = example();
+  Files good = example();
+  good["pipeline.yaml"].replace(good["pipeline.yaml"].find("import: ["), 9, "import: [entities.yaml, ");
+  good["entities.yaml"] = std::string(kEntities).erase(std::string(kEntities).find("ingest:")).erase(12, 15);
+  clean(load(good));
   std::mt19937 random(20260101);
   const std::string alphabet = "{}[]:,?*&!|>'\"%@`#- \n\t~<$.0aZ\xC3\xA4\x01";
   for (int round = 0; round < 3000; ++round) {

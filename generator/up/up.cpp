@@ -73,7 +73,7 @@ std::string port_variable(const std::string& section) {
 }
 
 std::vector<Program> programs(const UpOptions& options, const std::vector<UpService>& services,
-                              const std::string& nats_url) {
+                              const std::string& nats_url, const std::filesystem::path& data) {
   const std::filesystem::path output = std::filesystem::absolute(options.output);
   const char* level = ::getenv("LOG_LEVEL");
   std::vector<Program> result;
@@ -88,6 +88,10 @@ std::vector<Program> programs(const UpOptions& options, const std::vector<UpServ
         {"OMP_THREAD_LIMIT", "1"},  // tesseract is several times slower with more
         {"LOG_LEVEL", level != nullptr && std::string_view(level) == "debug" ? "debug" : "info"},
     };
+    if (!options.sqlite_file.empty()) {
+      program.environment["DATABASE_URL"] =
+          "sqlite:" + (std::filesystem::absolute(data) / options.sqlite_file).string();
+    }
     if (service.is_api) {
       program.port_variable = port_variable(service.section);
       program.environment[program.port_variable] = std::to_string(options.api_port);
@@ -110,16 +114,15 @@ int build_and_run(const UpOptions& options, const std::vector<UpService>& servic
   if (!options.nats_url) NatsServer::program();  // before the build, which may take minutes
   if (!build_workspace(options.output, console, signals)) return signals.stop_requests() > 0 ? 0 : 1;
 
-  // Destroyed in the opposite order: the services, then nats-server, then its data.
+  // Destroyed in the opposite order: the services, then nats-server, then their data.
   std::optional<TemporaryFolder> scratch;
   std::unique_ptr<NatsServer> nats;
-  if (!options.nats_url) {
-    if (!options.data) scratch.emplace();
-    nats = std::make_unique<NatsServer>(options.data ? *options.data / "nats" : scratch->path(), options.nats_port,
-                                        console);
-  }
+  if (!options.data) scratch.emplace();
+  const std::filesystem::path data = options.data ? *options.data : scratch->path();
+  if (!options.sqlite_file.empty()) std::filesystem::create_directories(data);
+  if (!options.nats_url) nats = std::make_unique<NatsServer>(data / "nats", options.nats_port, console);
   const std::string nats_url = nats ? nats->url() : *options.nats_url;
-  Supervisor supervisor(programs(options, services, nats_url), console);
+  Supervisor supervisor(programs(options, services, nats_url, data), console);
 
   bool announced = false;
   for (auto next_figures = Clock::now() + 1s; signals.stop_requests() == 0 && !supervisor.gave_up();) {

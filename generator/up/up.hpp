@@ -15,11 +15,12 @@ namespace pipegen::gen {
 struct UpOptions {
   std::filesystem::path schema;               // only named in messages
   std::filesystem::path output;               // the workspace
-  std::optional<std::filesystem::path> data;  // where nats-server keeps its data; nothing: thrown away at the end
+  std::optional<std::filesystem::path> data;  // where nats-server and SQLite keep theirs; nothing: it is thrown away
   std::optional<std::string> nats_url;        // use this server instead of starting one
   int api_port = 0;                           // 0: any free one
   int nats_port = 0;                          // 0: any free one
   bool force = false;                         // for the function that generates
+  std::string sqlite_file{};                  // to be put there; empty: the services know where their database is
 };
 
 /// A service of the workspace: its program is <output>/build/bin/<name>.

@@ -48,7 +48,7 @@ struct EntityWorkerSpec {
   std::string dead_letter_subject{};  // "dlq.tpch.entity-worker"
   sql::Schema schema{};
   /// Which database: sql::open_sqlite or sql::open_postgresql.
-  std::function<std::unique_ptr<sql::Database>(const Settings& settings, const sql::Schema& schema)> open_database{};
+  std::unique_ptr<sql::Database> (*open_database)(const Settings& settings, const sql::Schema& schema) = nullptr;
   std::vector<EntitySpec> entities{};
 
   void add_entity(EntitySpec entity);

@@ -291,4 +291,15 @@ std::string to_json(const T& value) {
   return out.take();
 }
 
+/// The same as a value of `json`: what a column holds that has no type of its own.
+template <typename T>
+Json as_json(const T& value) {
+  return {to_json(value)};
+}
+template <typename T>
+std::optional<Json> as_json(const std::optional<T>& value) {
+  if (!value) return std::nullopt;
+  return as_json(*value);
+}
+
 }  // namespace pipegen::json

@@ -114,9 +114,16 @@ std::optional<std::string> optional_text(const std::optional<T>& value) {
   return to_text(*value);
 }
 
-/// A member of a member of a record, as an optional: without a value when an optional on the way has none.
+template <typename T, typename... More>
+auto reach(const std::vector<T>& from, std::size_t index, More... more);
+template <typename T, typename... More>
+auto reach(const std::optional<std::vector<T>>& from, std::size_t index, More... more);
+
+/// A member of a member of a record, or an item of a list, as an optional: without a value when an optional on the way
+/// has none, or a list no such item.
 ///
 ///   reach(event.augmentation, &Augmentation::summary, &Summary::placement)
+///   reach(order.line_items, 0, &LineItem::tax)
 template <typename T, typename Record, typename Member, typename... More>
 auto reach(const T& from, Member Record::*member, More... more) {
   if constexpr (std::is_same_v<T, Record>) {
@@ -129,6 +136,22 @@ auto reach(const T& from, Member Record::*member, More... more) {
     using Result = decltype(reach(*from, member, more...));
     return from ? reach(*from, member, more...) : Result();
   }
+}
+
+template <typename T, typename... More>
+auto reach(const std::vector<T>& from, std::size_t index, More... more) {
+  if constexpr (sizeof...(more) > 0) {
+    using Result = decltype(reach(from[index], more...));
+    return index < from.size() ? reach(from[index], more...) : Result();
+  } else {
+    return index < from.size() ? std::optional(from[index]) : std::nullopt;
+  }
+}
+
+template <typename T, typename... More>
+auto reach(const std::optional<std::vector<T>>& from, std::size_t index, More... more) {
+  using Result = decltype(reach(*from, index, more...));
+  return from ? reach(*from, index, more...) : Result();
 }
 
 template <typename... Parts>
