@@ -10,6 +10,7 @@
 #include "http/entity_routes.hpp"
 #include "http/idempotency.hpp"
 #include "http/ingest_context.hpp"
+#include "http/ingest_page.hpp"
 #include "http/multipart.hpp"
 #include "http/request_text.hpp"
 #include "http/server.hpp"
@@ -222,6 +223,9 @@ struct IngestServer::Impl {
         tokens(settings, api.section),
         entities(context, metrics),
         server(server_options(context, metrics)) {
+    if (!api.entities.empty()) {
+      server.route("GET", "/", [page = ingest_page(api, tokens.needed())](Request&) { return page; });
+    }
     entities.add_to([this](std::string method, std::string pattern, Handler handler) {
       add(std::move(method), std::move(pattern), std::move(handler));
     });
@@ -244,15 +248,18 @@ struct IngestServer::Impl {
     const std::string& section = context.api.section;
     const Settings& settings = context.settings;
     for (const auto& where :
-         settings.unknown(section, {"host", "port", "threads", "connections", "connections_per_address",
+         settings.unknown(section, {"host", "port", "threads", "connections", "connections_per_address", "queue",
                                     "upload_timeout", "grace_period", "tokens", "tokens_file"})) {
       Logger().warning("a setting has no meaning; is it misspelt?", {{"setting", where}});
     }
-    return {.host = settings.text(section + ".host", "127.0.0.1"),
-            .port = static_cast<int>(settings.integer(section + ".port", context.api.port, 0, 65'535)),
-            .threads = static_cast<int>(settings.integer(section + ".threads", 64, 2, 512)),
-            .connections = static_cast<int>(settings.integer(section + ".connections", 800, 1, 1000)),
-            .metrics = &metrics};
+    return {
+        .host = settings.text(section + ".host", "127.0.0.1"),
+        .port = static_cast<int>(settings.integer(section + ".port", context.api.port, 0, 65'535)),
+        .threads = static_cast<int>(settings.integer(section + ".threads", 64, 2, 512)),
+        .connections = static_cast<int>(settings.integer(section + ".connections", 800, 1, 1000)),
+        .connections_per_address = static_cast<int>(settings.integer(section + ".connections_per_address", 0, 0, 1000)),
+        .queue = static_cast<int>(settings.integer(section + ".queue", 1000, 1, 1000)),
+        .metrics = &metrics};
   }
 
   /// A route for those who have a token, if tokens are set.

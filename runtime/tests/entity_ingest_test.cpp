@@ -9,6 +9,7 @@
 #include <set>
 #include <thread>
 
+#include "core/sha256.hpp"
 #include "http/entity_batch.hpp"
 #include "http/ingest_server.hpp"
 #include "nats/handles.hpp"
@@ -619,10 +620,7 @@ TEST_F(StatusTest, WithTheDatabaseAwayTheStreamStillAnswersAndTheRestIs503) {
 }
 
 TEST_F(StatusTest, AMessageIsFoundByItsTimeWhenTheStreamHasForgottenItsId) {
-  // A message that is in the stream without the server knowing its id is one whose duplicate window is over.
-  nats.kill();
-  nats.start();
-  ASSERT_TRUE(eventually([&] { return connection.connected(); }));
+  // The server remembers ids for the duplicate window only.
   jsStreamConfig config;
   jsStreamConfig_Init(&config);
   const char* subjects[] = {"shop.ingest.*"};
@@ -642,6 +640,122 @@ TEST_F(StatusTest, AMessageIsFoundByItsTimeWhenTheStreamHasForgottenItsId) {
   ASSERT_TRUE(eventually(forgotten));
   for (const auto& id : ids) EXPECT_EQ(status(id), "accepted") << id;
   status(Uuid::random().to_string(), 404);
+}
+
+// --- who may send, and how much --------------------------------------------------------------------------------------
+
+TEST_F(EntityIngestTest, WithTokensEveryRouteButTheOpenOnesNeedsOne) {
+  restart({{"INGEST_API_TOKENS", "first-token-of-the-two,second-token-of-the-two"}});
+  auto http = client();
+  for (const char* path : {"/health", "/ready", "/metrics", "/", "/openapi.json"}) {
+    EXPECT_EQ(http.Get(path)->status, 200) << path;
+  }
+  const httplib::Headers wrong[] = {{},
+                                    {{"Authorization", "Bearer first-token-of-the-tw"}},
+                                    {{"Authorization", "Bearer first-token-of-the-twoo"}},
+                                    {{"Authorization", "Bearer first-token-of-the-two,second-token-of-the-two"}},
+                                    {{"Authorization", "Bearer "}},
+                                    {{"Authorization", "Basic first-token-of-the-two"}}};
+  for (const auto& headers : wrong) {
+    for (const auto& answer :
+         {http.Post("/ingest/order", headers, order(1), kJson), http.Post("/ingest/message", headers, order(1), kJson),
+          http.Post("/ingest/batch", headers, order(1), kJson),
+          http.Get("/ingest/status/" + Uuid::random().to_string(), headers)}) {
+      ASSERT_TRUE(answer);
+      EXPECT_EQ(answer->status, 401);
+      EXPECT_TRUE(answer->get_header_value("WWW-Authenticate").starts_with("Bearer"));
+      EXPECT_EQ(answer->body.find("-token-of-"), std::string::npos);
+    }
+  }
+  EXPECT_EQ(messages(), 0);
+  EXPECT_EQ(http.Post("/ingest/order", {{"Authorization", "Bearer first-token-of-the-two"}}, order(1), kJson)->status,
+            202);
+  EXPECT_EQ(http.Post("/ingest/batch", {{"authorization", "bearer second-token-of-the-two"}}, order(1), kJson)->status,
+            202);
+  EXPECT_EQ(messages(), 2);
+  EXPECT_THROW(restart({{"INGEST_API_TOKENS", "short"}}), ConfigError);
+  EXPECT_THROW(restart({{"INGEST_API_TOKENS", ","}}), ConfigError);
+}
+
+TEST_F(EntityIngestTest, AnAddressHasNoMoreConnectionsThanTheSettingSays) {
+  restart({{"INGEST_API_CONNECTIONS_PER_ADDRESS", "3"}});
+  std::vector<httplib::Client> open;
+  for (int i = 0; i < 3; ++i) {
+    open.push_back(client());
+    open.back().set_keep_alive(true);
+    EXPECT_EQ(open.back().Get("/health")->status, 200);
+  }
+  const auto refused = client().Get("/health");
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->status, 429);
+  EXPECT_FALSE(refused->get_header_value("Retry-After").empty());
+  EXPECT_EQ(open.front().Get("/health")->status, 200);
+  open.clear();
+  EXPECT_TRUE(eventually([&] {
+    const auto answer = client().Get("/health");
+    return answer && answer->status == 200;
+  }));
+}
+
+TEST_F(EntityIngestTest, MoreRequestsThanMayWaitAre503AndNothingIsLost) {
+  restart({{"INGEST_API_THREADS", "2"}, {"INGEST_API_QUEUE", "1"}});
+  // Frozen, the server answers no publish: whoever has a thread keeps it.
+  nats.kill(SIGSTOP);
+  std::mutex mutex;
+  std::map<int, int> statuses;
+  std::vector<std::jthread> clients;
+  for (int i = 0; i < 20; ++i) {
+    clients.emplace_back([&, i] {
+      const auto answer = client().Post("/ingest/order", order(i + 1), kJson);
+      const std::lock_guard lock(mutex);
+      ++statuses[answer ? answer->status : -1];
+    });
+  }
+  EXPECT_TRUE(eventually([&] {
+    const std::lock_guard lock(mutex);
+    return statuses[503] == 17;
+  }));
+  EXPECT_EQ(client().Get("/health")->status, 200);
+  nats.kill(SIGCONT);
+  clients.clear();
+  EXPECT_EQ(statuses, (std::map<int, int>{{202, 3}, {503, 17}}));
+  EXPECT_EQ(messages(), 3);
+}
+
+// --- the page --------------------------------------------------------------------------------------------------------
+
+class PageTest : public EntityIngestTest {
+ protected:
+  PageTest() : EntityIngestTest(odd_names()) {}
+  static IngestApi odd_names() {
+    IngestApi out = shop_api();
+    out.pipeline = "<script>alert(1)</script>";
+    return out;
+  }
+};
+
+TEST_F(PageTest, ShowsEverythingEscapedUnderAStrictPolicy) {
+  const auto page = client().Get("/");
+  ASSERT_EQ(page->status, 200);
+  EXPECT_EQ(page->get_header_value("Content-Type"), "text/html; charset=utf-8");
+  for (const char* text : {"POST /ingest/order", "POST /ingest/customer", "POST /ingest/batch",
+                           "GET /ingest/status/{id}", "/openapi.json", "shop.ingest.order", "<form"}) {
+    EXPECT_NE(page->body.find(text), std::string::npos) << text;
+  }
+  EXPECT_EQ(page->body.find("<script>alert"), std::string::npos);
+  EXPECT_NE(page->body.find("&lt;script&gt;alert(1)"), std::string::npos);
+  const std::string policy = page->get_header_value("Content-Security-Policy");
+  EXPECT_TRUE(policy.starts_with("default-src 'none';")) << policy;
+  EXPECT_EQ(policy.find("unsafe"), std::string::npos) << policy;
+  // What the browser computes of the inline script and style.
+  for (const char* element : {"script", "style"}) {
+    const std::string open = "<" + std::string(element) + ">";
+    const std::size_t start = page->body.find(open) + open.size();
+    const std::string text = page->body.substr(start, page->body.find("</", start) - start);
+    EXPECT_NE(policy.find("'sha256-" + base64(Sha256::of(bytes_of(text))) + "'"), std::string::npos) << element;
+  }
+  EXPECT_EQ(page->body.find("http://"), std::string::npos);
+  EXPECT_EQ(page->body.find("https://"), std::string::npos);
 }
 
 }  // namespace
