@@ -21,7 +21,7 @@ struct Flags {
   std::string diagnostics = "text";
   bool force = false;
   bool quiet = false;
-  std::string data, nats_url;
+  std::string data, nats_url, stream;
   int api_port = 0;
   int nats_port = 0;
 
@@ -48,6 +48,7 @@ class Commands {
     add_validate();
     add_graph();
     add_up();
+    add_dlq();
   }
 
   CLI::App& app() { return app_; }
@@ -139,9 +140,22 @@ class Commands {
         ->check(CLI::Range(0, 65535));
   }
 
+  void add_dlq() {
+    CLI::App* command =
+        add("dlq", "Dead letters: list, show, replay, drop",
+            "pipegen dlq list --schema pipeline.yaml\n  pipegen dlq show 7\n  pipegen dlq replay 7\n"
+            "  pipegen dlq drop --all",
+            [this] { return run_dlq({.schema = flags_.schema, .stream = flags_.stream, .words = words_()}); });
+    command->add_option("--stream", flags_.stream, "The dead-letter stream; else that of the schema's pipeline");
+    // The rest is for the program that does it.
+    command->allow_extras();
+    words_ = [command] { return command->remaining(); };
+  }
+
   CLI::App app_{"Writes complete C++ services from a description of an event-driven pipeline.", "pipegen"};
   Flags flags_;
   std::function<int()> run_;
+  std::function<std::vector<std::string>()> words_;
 };
 
 }  // namespace

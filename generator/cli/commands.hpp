@@ -3,6 +3,8 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "cli/generate.hpp"
 #include "up/up.hpp"
@@ -25,6 +27,15 @@ struct GraphOptions {
   DiagnosticsFormat diagnostics = DiagnosticsFormat::kText;
 };
 int run_graph(const GraphOptions& options);
+
+/// What is done with dead letters: `words` are for pipegen-dlq, which is run in place of this program. The stream is
+/// that of the schema unless it is named.
+struct DlqOptions {
+  std::filesystem::path schema = "pipeline.yaml";
+  std::string stream{};
+  std::vector<std::string> words{};
+};
+int run_dlq(const DlqOptions& options);
 
 /// Generates everything, builds it and runs it until Ctrl-C.
 int run_up_command(const UpOptions& options);

@@ -48,6 +48,8 @@ class PullConsumer {
   /// not be served, outstanding() is zero afterwards; when the consumer is gone, so is bound(), and trouble() says why.
   nats::Message next(std::chrono::milliseconds patience);
   const std::string& trouble() const { return trouble_; }
+  /// When the stream was made, as ensure() saw it last: nanoseconds since 1970.
+  std::int64_t stream_created() const { return stream_created_; }
 
   /// No more requests; gives what had already come to `leftover`.
   void close(const std::function<void(nats::Message)>& leftover);

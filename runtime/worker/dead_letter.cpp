@@ -2,10 +2,13 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
+#include <condition_variable>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 
 #include "pipegen/log.hpp"
 #include "worker/status.hpp"
@@ -34,8 +37,10 @@ struct Free {
 
 }  // namespace
 
-void DeadLetters::publish(const Delivery& delivery, const DeadLetterReason& reason) {
-  HeaderList headers;
+DeadLetters::Draft DeadLetters::draft(const Delivery& delivery, const DeadLetterReason& reason,
+                                      const nats::Headers& more) const {
+  Draft draft;
+  HeaderList& headers = draft.headers;
   const char** names = nullptr;
   int count = 0;
   if (natsMsgHeader_Keys(delivery.message.get(), &names, &count) == NATS_OK) {
@@ -50,7 +55,7 @@ void DeadLetters::publish(const Delivery& delivery, const DeadLetterReason& reas
       for (int j = 0; j < value_count; ++j) headers.emplace_back(name, values[j]);
     }
   }
-  const std::size_t needed_from = headers.size();
+  draft.needed_from = headers.size();
   const auto stored = Timestamp(std::chrono::microseconds(delivery.key.stored_at / 1000));
   headers.emplace_back("Pipegen-Error-Stage", stage_.name);
   headers.emplace_back("Pipegen-Error-Class", header_value(reason.error_class));
@@ -61,53 +66,98 @@ void DeadLetters::publish(const Delivery& delivery, const DeadLetterReason& reas
   headers.emplace_back("Pipegen-Error-Subject", delivery.info.subject);
   headers.emplace_back("Pipegen-Error-First-Seen", to_string(stored));
   headers.emplace_back("Pipegen-Error-Worker", worker_name());
+  headers.insert(headers.end(), more.begin(), more.end());
   // With the time, because sequences begin again in a stream that was deleted and made again.
-  send(delivery.payload(),
-       "dlq:" + delivery.info.stream + ":" + std::to_string(delivery.info.sequence) + ":" +
-           std::to_string(delivery.key.stored_at),
-       headers, needed_from);
+  draft.message_id = "dlq:" + delivery.info.stream + ":" + std::to_string(delivery.info.sequence) + ":" +
+                     std::to_string(delivery.key.stored_at);
+  return draft;
+}
+
+void DeadLetters::publish(const Delivery& delivery, const DeadLetterReason& reason) {
+  send(delivery.payload(), draft(delivery, reason));
 }
 
 void DeadLetters::publish(std::string_view payload, std::string_view message_id, const std::string& workflow_id,
                           const DeadLetterReason& reason) {
-  HeaderList headers;
+  Draft draft;
+  HeaderList& headers = draft.headers;
   if (!workflow_id.empty()) headers.emplace_back("Pipegen-Workflow-Id", workflow_id);
   headers.emplace_back("Pipegen-Error-Stage", stage_.name);
   headers.emplace_back("Pipegen-Error-Class", header_value(reason.error_class));
   headers.emplace_back("Pipegen-Error-Message", header_value(reason.message));
   headers.emplace_back("Pipegen-Error-Stream", stage_.stream);
   headers.emplace_back("Pipegen-Error-Worker", worker_name());
-  send(payload, message_id, headers, 0);
+  draft.message_id = message_id;
+  send(payload, std::move(draft));
 }
 
-void DeadLetters::send(std::string_view payload, std::string_view message_id, const HeaderList& headers,
-                       std::size_t needed_from) {
+void DeadLetters::publish_all(std::span<const Letter> letters) {
+  if (letters.empty()) return;
+  connection_.handles().require_connected("cannot store a dead letter on " + stage_.dead_letter_subject);
+  struct Waiting {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::size_t open = 0;
+    std::string trouble;
+  };
+  const auto waiting = std::make_shared<Waiting>();
+  for (const Letter& letter : letters) {
+    Draft draft = this->draft(*letter.delivery, letter.reason, letter.more);
+    const std::string_view payload = letter.delivery->payload();
+    const std::size_t kept = fit(draft, payload);
+    nats::Headers headers(draft.headers.begin(), draft.headers.end());
+    if (kept != payload.size() || headers.size() != draft.headers.size()) {
+      // Cut, or with a header of several values: rare, so one by one.
+      send(payload, this->draft(*letter.delivery, letter.reason, letter.more));
+      continue;
+    }
+    if (!stage_.dead_letter_stream.empty()) headers["Nats-Expected-Stream"] = stage_.dead_letter_stream;
+    {
+      const std::lock_guard lock(waiting->mutex);
+      ++waiting->open;
+    }
+    connection_.publish_async(stage_.dead_letter_subject, payload, draft.message_id, headers,
+                              [waiting](const nats::PublishAck* ack, std::string_view error, bool) {
+                                const std::lock_guard lock(waiting->mutex);
+                                if (ack == nullptr) waiting->trouble = error;
+                                if (--waiting->open == 0) waiting->changed.notify_all();
+                              });
+  }
+  std::unique_lock lock(waiting->mutex);
+  waiting->changed.wait(lock, [&] { return waiting->open == 0; });
+  if (!waiting->trouble.empty()) throw Unavailable("cannot store a dead letter: " + waiting->trouble);
+}
+
+/// A message that just fitted has no room for the reason: then its own headers give way, at last the end of its
+/// payload.
+std::size_t DeadLetters::fit(Draft& draft, std::string_view payload) const {
+  const std::int64_t limit = connection_.max_payload();
+  if (limit <= 0) return payload.size();
+  const auto room = static_cast<std::size_t>(limit);
+  const auto size = [&] {
+    std::size_t sum = 256 + draft.message_id.size();
+    for (const auto& [name, value] : draft.headers) sum += name.size() + value.size() + 4;
+    return sum;
+  };
+  if (payload.size() + size() <= room) return payload.size();
+  draft.headers.erase(draft.headers.begin(), draft.headers.begin() + static_cast<std::ptrdiff_t>(draft.needed_from));
+  draft.needed_from = 0;
+  const std::size_t needed = size();
+  return payload.size() + needed <= room ? payload.size() : room - std::min(room, needed);
+}
+
+void DeadLetters::send(std::string_view payload, Draft draft) {
   auto& handles = connection_.handles();
   const std::string what = "cannot store a dead letter on " + stage_.dead_letter_subject;
   handles.require_connected(what);
 
-  // A message that just fitted has no room for the reason: then its own headers give way, at last the end of its
-  // payload.
-  const std::int64_t limit = connection_.max_payload();
-  const auto size_from = [&](std::size_t first) {
-    std::size_t size = 256 + message_id.size();
-    for (std::size_t i = first; i < headers.size(); ++i) size += headers[i].first.size() + headers[i].second.size() + 4;
-    return size;
-  };
-  std::size_t first = 0;
-  std::string_view kept = payload;
-  if (limit > 0) {
-    const auto room = static_cast<std::size_t>(limit);
-    if (payload.size() + size_from(0) > room) first = needed_from;
-    if (payload.size() + size_from(first) > room) kept = payload.substr(0, room - std::min(room, size_from(first)));
-  }
-
+  const std::string_view kept = payload.substr(0, fit(draft, payload));
   nats::Message message;
   nats::check(natsMsg_Create(message.out(), stage_.dead_letter_subject.c_str(), nullptr, kept.data(),
                              static_cast<int>(kept.size())),
               what);
-  for (std::size_t i = first; i < headers.size(); ++i) {
-    nats::check(natsMsgHeader_Add(message.get(), headers[i].first.c_str(), headers[i].second.c_str()), what);
+  for (const auto& [name, value] : draft.headers) {
+    nats::check(natsMsgHeader_Add(message.get(), name.c_str(), value.c_str()), what);
   }
   if (kept.size() != payload.size()) {
     nats::check(natsMsgHeader_Set(message.get(), "Pipegen-Error-Cut", std::to_string(payload.size()).c_str()), what);
@@ -117,8 +167,7 @@ void DeadLetters::send(std::string_view payload, std::string_view message_id, co
 
   jsPubOptions options;
   jsPubOptions_Init(&options);
-  const std::string id(message_id);
-  options.MsgId = id.c_str();
+  options.MsgId = draft.message_id.c_str();
   options.MaxWait = 5'000;
   if (!stage_.dead_letter_stream.empty()) options.ExpectStream = stage_.dead_letter_stream.c_str();
   jsErrCode code = static_cast<jsErrCode>(0);

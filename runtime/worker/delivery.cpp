@@ -90,7 +90,10 @@ Delivery::Delivery(nats::Message received, AckSubject from)
   info.stream = std::move(from.stream);
   info.sequence = from.sequence;
   info.deliveries = from.deliveries;
-  info.id = header("Nats-Msg-Id");
+  // One that is published again needs another Nats-Msg-Id, or the server would take it for a duplicate; it is the same
+  // message all the same.
+  info.id = header("Pipegen-Message-Id");
+  if (info.id.empty()) info.id = header("Nats-Msg-Id");
   if (info.id.empty()) {
     info.id = info.stream + ":" + std::to_string(info.sequence) + ":" + std::to_string(from.stored_at);
   }

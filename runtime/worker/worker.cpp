@@ -1,14 +1,12 @@
 #include "worker/worker.hpp"
 
-#include <cxxabi.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <random>
-#include <typeinfo>
 
 #include "pipegen/json.hpp"
+#include "worker/retries.hpp"
 #include "worker/status.hpp"
 
 namespace pipegen::worker {
@@ -20,28 +18,6 @@ constexpr int kExitGaveUp = 70;        // EX_SOFTWARE
 constexpr int kMostAloneAttempts = 2;  // that never came back
 /// How long counts are kept in a bucket of their own: longer than a message is tried.
 constexpr auto kCountsAge = std::chrono::hours(7 * 24);
-
-std::string class_of(const std::exception& error) {
-  int status = 0;
-  const std::unique_ptr<char, void (*)(void*)> name(
-      abi::__cxa_demangle(typeid(error).name(), nullptr, nullptr, &status), std::free);
-  const std::string full = status == 0 ? name.get() : typeid(error).name();
-  return full.starts_with("pipegen::") ? full.substr(full.rfind(':') + 1) : full;
-}
-
-milliseconds between(milliseconds least, milliseconds most) {
-  thread_local std::minstd_rand generator(std::random_device{}());
-  return milliseconds(std::uniform_int_distribution<std::int64_t>(least.count(), most.count())(generator));
-}
-/// 80 to 120 % of it, so that many workers do not come back in step.
-milliseconds jittered(milliseconds delay) { return between(delay * 4 / 5, delay * 6 / 5); }
-/// 100 to 120 % of it: a delay that somebody asked for is not cut short.
-milliseconds at_least(milliseconds delay) { return between(delay, delay * 6 / 5); }
-
-std::string nak_body(milliseconds delay) {
-  if (delay.count() <= 0) return "-NAK";
-  return "-NAK {\"delay\":" + std::to_string(std::chrono::nanoseconds(delay).count()) + "}";
-}
 
 Counter& errors_of(Metrics& metrics, const Stage& stage, const char* kind) {
   return metrics.counter("pipegen_errors_total", "Calls of the handler that failed.",

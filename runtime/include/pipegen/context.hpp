@@ -23,7 +23,9 @@ namespace pipegen {
 
 /// The message in hand.
 struct MessageInfo {
-  std::string id;  // Nats-Msg-Id, else "<stream>:<sequence>:<nanoseconds since the epoch when it was stored>"
+  /// Pipegen-Message-Id (of one that is published again), else Nats-Msg-Id, else
+  /// "<stream>:<sequence>:<nanoseconds since the epoch when it was stored>".
+  std::string id;
   std::string subject;
   std::string stream;
   std::uint64_t sequence = 0;

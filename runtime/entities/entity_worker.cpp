@@ -1,0 +1,569 @@
+#include "entities/entity_worker.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <exception>
+#include <utility>
+
+#include "pipegen/error.hpp"
+#include "pipegen/json.hpp"
+#include "worker/retries.hpp"
+
+namespace pipegen::entities {
+namespace {
+
+using std::chrono::milliseconds;
+using worker::DeadLetterReason;
+using worker::Delivery;
+using Clock = std::chrono::steady_clock;
+
+/// Where a message stands among all that ever were in its stream, also before the stream was deleted and made again: no
+/// stream takes more than one message per nanosecond. One that is published again says where it stood.
+std::int64_t version_of(const Delivery& delivery, std::int64_t stream_created) {
+  const std::string_view given = delivery.header("Pipegen-Version");
+  std::int64_t version = 0;
+  const auto [end, error] = std::from_chars(given.data(), given.data() + given.size(), version);
+  if (!given.empty() && error == std::errc() && end == given.data() + given.size()) return version;
+  return stream_created + static_cast<std::int64_t>(delivery.info.sequence);
+}
+
+Timestamp received_at(const Delivery& delivery) {
+  if (const auto given = parse_timestamp(delivery.header("Pipegen-Received-At"))) return *given;
+  return Timestamp(std::chrono::microseconds(delivery.key.stored_at / 1000));
+}
+
+Counter& errors_of(Metrics& metrics, const std::string& stage, const char* kind) {
+  return metrics.counter("pipegen_errors_total", "Messages that were not written, and tries that were not.",
+                         {{"stage", stage}, {"kind", kind}});
+}
+
+/// What the parts that are made for stages have to know of an entity.
+std::unique_ptr<Stage> stage_of(const EntityWorkerSpec& spec, const EntitySpec& entity, milliseconds ack_wait,
+                                int max_deliver) {
+  auto stage = std::make_unique<Stage>();
+  stage->pipeline = spec.pipeline;
+  stage->name = spec.name;
+  stage->section = spec.section;
+  stage->stream = spec.stream;
+  stage->durable = entity.durable;
+  stage->filter_subject = entity.subject;
+  stage->event = entity.name;
+  stage->ack_wait = ack_wait;
+  stage->timeout = milliseconds(0);
+  stage->max_deliver = max_deliver;
+  stage->dead_letter_stream = spec.dead_letter_stream;
+  stage->dead_letter_subject = spec.dead_letter_subject;
+  return stage;
+}
+
+std::size_t writers_of(const EntityWorkerSpec& spec, const Settings& settings, const sql::Database& database) {
+  const auto wanted = settings.integer(spec.section + ".worker_pool_size", 2, 1, 64);
+  return database.concurrent() ? static_cast<std::size_t>(wanted) : 1;
+}
+
+}  // namespace
+
+EntityWorker::Writer::Writer(EntityWorker& worker)
+    : session(worker.database_.session()), batch(worker.spec_.schema), statuses(), in_batch() {}
+
+EntityWorker::EntityWorker(nats::Connection& connection, EntityWorkerSpec spec, const Settings& settings,
+                           sql::Database& database, Metrics& metrics, EntityWorkerOptions options)
+    : connection_(connection),
+      spec_(std::move(spec)),
+      options_(std::move(options)),
+      batch_size_(static_cast<std::size_t>(settings.integer(spec_.section + ".batch_size", 500, 1, 10'000))),
+      writers_count_(writers_of(spec_, settings, database)),
+      status_rows_(settings.flag(spec_.section + ".status_rows", true)),
+      max_deliver_(static_cast<int>(settings.integer(spec_.section + ".max_deliver", 5, 1, 1'000))),
+      database_(database),
+      log_(Logger().with({{"stage", spec_.name}})),
+      stages_([&] {
+        std::vector<std::unique_ptr<Stage>> stages;
+        for (const EntitySpec& entity : spec_.entities) {
+          stages.push_back(stage_of(spec_, entity, options_.ack_wait, max_deliver_));
+        }
+        if (stages.empty()) throw ConfigError("the entity worker " + spec_.name + " has no entities");
+        return stages;
+      }()),
+      dead_letters_(connection, *stages_.front()),
+      consumed_(metrics.counter("messaging_client_consumed_messages_total", "Messages taken in hand.",
+                                {{"stage", spec_.name}, {"subject", spec_.pipeline + ".ingest.>"}})),
+      redelivered_(
+          metrics.counter("pipegen_redeliveries_total", "Messages delivered more than once.", {{"stage", spec_.name}})),
+      late_(metrics.counter("pipegen_late_redeliveries_total",
+                            "Messages delivered again while in hand: their in-progress signals were late.",
+                            {{"stage", spec_.name}})),
+      acked_(metrics.counter("pipegen_messages_acked_total", "Messages written and acked.", {{"stage", spec_.name}})),
+      naks_(metrics.counter("pipegen_naks_total", "Messages handed back because they could not be written yet.",
+                            {{"stage", spec_.name}})),
+      handed_back_(metrics.counter("pipegen_hand_backs_total", "Messages handed back because the process stops.",
+                                   {{"stage", spec_.name}})),
+      buried_(metrics.counter("pipegen_dead_letters_total", "Messages moved to the dead-letter stream.",
+                              {{"stage", spec_.name}})),
+      errors_permanent_(errors_of(metrics, spec_.name, "permanent")),
+      errors_transient_(errors_of(metrics, spec_.name, "transient")),
+      errors_unavailable_(errors_of(metrics, spec_.name, "unavailable")),
+      duration_(metrics.seconds("messaging_process_duration_seconds", "Duration of one batch, commit included.",
+                                {{"stage", spec_.name}})),
+      lag_(metrics.seconds("pipegen_delivery_lag_seconds", "Age of a message when it is taken in hand.",
+                           {{"stage", spec_.name}})),
+      pending_(metrics.gauge("pipegen_pending", "Messages not delivered yet, as of the last one that was.",
+                             {{"stage", spec_.name}})),
+      in_flight_(metrics.gauge("pipegen_in_flight", "Messages in hand.", {{"stage", spec_.name}})),
+      held_(metrics.gauge("pipegen_held", "What the worker waits for something for, without fetching more.",
+                          {{"stage", spec_.name}, {"what", "database"}})),
+      connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")) {
+  for (std::size_t i = 0; i < stages_.size(); ++i) {
+    feeds_.push_back(std::make_unique<Feed>(
+        connection_, *stages_[i], options_.consumer,
+        Feed::Hooks{
+            .room = [this] { return room(); },
+            .take = [this, i](nats::Message message, std::int64_t created) { accept(i, std::move(message), created); },
+            .leftover =
+                [this](nats::Message message) {
+                  answer(natsMsg_GetReply(message.get()), "-NAK");
+                  handed_back_.add();
+                }}));
+  }
+}
+
+EntityWorker::~EntityWorker() { stop(); }
+
+void EntityWorker::check() {
+  for (const auto& feed : feeds_) feed->check();
+}
+
+void EntityWorker::start() {
+  check();
+  {
+    const std::lock_guard lock(mutex_);
+    ticking_ = true;
+    writers_left_ = writers_count_;
+  }
+  for (std::size_t i = 0; i < writers_count_; ++i) writers_.emplace_back([this] { write_batches(); });
+  ticker_ = std::thread([this] { tick(); });
+  for (const auto& feed : feeds_) feed->start();
+}
+
+bool EntityWorker::stop() {
+  std::deque<Item> unwritten;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!ticker_.joinable()) return true;
+    stopping_ = true;
+    work_.notify_all();
+    changed_.notify_all();
+  }
+  const auto end = Clock::now() + options_.grace_period;
+  for (const auto& feed : feeds_) feed->request_stop();
+  for (const auto& feed : feeds_) feed->stop();
+  bool all_left = false;
+  {
+    std::unique_lock lock(mutex_);
+    unwritten.swap(queue_);
+    unwritten.insert(unwritten.end(), suspects_.begin(), suspects_.end());
+    suspects_.clear();
+    lock.unlock();
+    for (const Item& item : unwritten) hand_back(*item.delivery);
+    lock.lock();
+    all_left = changed_.wait_until(lock, end, [&] { return writers_left_ == 0; });
+    ticking_ = false;
+    changed_.notify_all();
+  }
+  for (const auto& delivery : in_hand_.all()) hand_back(*delivery);
+  ticker_.join();
+  if (connection_.connected()) natsConnection_FlushTimeout(connection_.handles().publish, 2'000);
+  if (!all_left) {
+    log_.error("a transaction did not end in time; its messages are handed back");
+    return false;
+  }
+  for (auto& writer : writers_) writer.join();
+  writers_.clear();
+  in_flight_.set(0);
+  return true;
+}
+
+Readiness EntityWorker::readiness() const {
+  if (!connection_.connected()) return {false, "NATS is away"};
+  for (const auto& feed : feeds_) {
+    if (std::string trouble = feed->trouble(); !trouble.empty()) return {false, std::move(trouble)};
+  }
+  const std::lock_guard lock(mutex_);
+  if (stopping_) return {false, "stopping"};
+  if (!holds_.empty()) return {false, holds_.begin()->second};
+  return {true, {}};
+}
+
+// ---------------------------------------------------------------------------------------------------- fetching
+
+/// Enough that each writer finds a whole batch when it comes back, and not a few at a time: a request costs a round
+/// trip.
+std::size_t EntityWorker::room() const {
+  const std::size_t most = batch_size_ * (2 * writers_count_ + 2);
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_ || !holds_.empty()) return 0;
+  }
+  const std::size_t have = in_hand_.size();
+  return have <= most - batch_size_ ? most - have : 0;
+}
+
+void EntityWorker::accept(std::size_t entity, nats::Message message, std::int64_t stream_created) {
+  auto from = worker::parse_ack_subject(natsMsg_GetReply(message.get()));
+  if (!from) {
+    log_.error("a message came with a reply subject that is not JetStream's",
+               {{"reply", natsMsg_GetReply(message.get())}});
+    return;
+  }
+  pending_.set(static_cast<double>(from->pending));
+  const auto delivery = std::make_shared<Delivery>(std::move(message), std::move(*from));
+  consumed_.add();
+  if (delivery->info.deliveries > 1) redelivered_.add();
+  const auto age =
+      std::chrono::system_clock::now().time_since_epoch() - std::chrono::nanoseconds(delivery->key.stored_at);
+  lag_.observe(std::max(0.0, std::chrono::duration<double>(age).count()));
+  switch (in_hand_.add(delivery)) {
+    case worker::InHand::Arrival::kAlreadyDone:
+      return answer(delivery->reply, "+ACK");
+    case worker::InHand::Arrival::kAlreadyInHand:
+      return late_.add();
+    case worker::InHand::Arrival::kNew:
+      break;
+  }
+  in_flight_.add(1);
+  Item item{delivery, entity, version_of(*delivery, stream_created)};
+  const std::lock_guard lock(mutex_);
+  const bool suspect = delivery->info.deliveries > static_cast<std::uint64_t>(max_deliver_);
+  (suspect ? suspects_ : queue_).push_back(std::move(item));
+  work_.notify_one();
+}
+
+// ---------------------------------------------------------------------------------------------------- writing
+
+void EntityWorker::write_batches() {
+  Writer writer(*this);
+  for (;;) {
+    bool alone = false, idle = false;
+    const Items items = take(alone, idle);
+    if (idle) {
+      until_available("database", [&] { writer.session->check(); });
+      continue;
+    }
+    if (items.empty()) break;
+    const auto began = Clock::now();
+    alone ? write_alone(writer, items) : write(writer, items);
+    duration_.observe(std::chrono::duration<double>(Clock::now() - began).count());
+    leave(alone);
+    for (const auto& feed : feeds_) feed->wake();
+  }
+  const std::lock_guard lock(mutex_);
+  --writers_left_;
+  changed_.notify_all();
+}
+
+/// Nothing at the end, or when there was nothing to do for a while: then `idle`.
+EntityWorker::Items EntityWorker::take(bool& alone, bool& idle) {
+  std::unique_lock lock(mutex_);
+  const auto something = [&] {
+    if (stopping_) return true;
+    if (alone_ || !holds_.empty()) return false;
+    // A suspect waits until nothing else is written, and nothing begins before it was.
+    return suspects_.empty() ? !queue_.empty() : writing_ == 0;
+  };
+  if (!work_.wait_for(lock, options_.check_every, something)) {
+    idle = queue_.empty() && holds_.empty();
+    if (idle) return {};
+    work_.wait(lock, something);
+  }
+  Items items;
+  if (stopping_) return items;
+  ++writing_;
+  alone = alone_ = !suspects_.empty();
+  auto& from = alone ? suspects_ : queue_;
+  const std::size_t count = alone ? 1 : std::min(batch_size_, from.size());
+  items.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    items.push_back(std::move(from.front()));
+    from.pop_front();
+  }
+  return items;
+}
+
+void EntityWorker::leave(bool alone) {
+  const std::lock_guard lock(mutex_);
+  --writing_;
+  if (alone) alone_ = false;
+  if (alone || !suspects_.empty()) work_.notify_all();
+}
+
+void EntityWorker::write(Writer& writer, const Items& items) {
+  std::vector<Failure> failures, hopeless;
+  write_rows(writer, items, failures, hopeless);
+  if (!failures.empty()) retry_or_bury(writer, failures, hopeless);
+  if (!hopeless.empty()) bury(writer, hopeless);
+}
+
+/// A message that was in hand at many ends of the process. What ends it now is this one's fault.
+void EntityWorker::write_alone(Writer& writer, const Items& items) {
+  const Item& item = items.front();
+  const std::string why = "the process ended while it was written, with nothing else";
+  int attempts = 0;
+  const bool noted = until_available("database", [&] {
+    attempts = writer.session->note_attempt(status_of(item, sql::MessageState::kProcessing, why));
+  });
+  if (!noted) return hand_back(*item.delivery);
+  log_.warning("a message that was in hand at several ends of the process is written alone",
+               {{"message_id", item.delivery->info.id}, {"attempts", attempts}});
+  if (attempts > max_deliver_) return bury(writer, {Failure{item, {"Crash", why}}});
+  write(writer, items);
+}
+
+/// Parses a message into the batch, if that can be done. Throws Unavailable and ConfigError, of a transform.
+void EntityWorker::add_rows(Writer& writer, const Item& item, std::vector<Failure>& failures,
+                            std::vector<Failure>& hopeless) {
+  writer.batch.begin_message(item.version);
+  try {
+    spec_.entities[item.entity].add_rows(item.delivery->payload(), writer.batch);
+    writer.in_batch.push_back(item);
+    return;
+  } catch (const Unavailable&) {
+    writer.batch.take_back_message();
+    throw;
+  } catch (const ConfigError&) {
+    writer.batch.take_back_message();
+    throw;
+  } catch (const PermanentError& error) {
+    errors_permanent_.add();
+    hopeless.push_back({item, {worker::class_of(error), error.what()}});
+  } catch (const std::exception& error) {  // of a transform
+    errors_transient_.add();
+    failures.push_back({item, {worker::class_of(error), error.what()}});
+  }
+  writer.batch.take_back_message();
+}
+
+void EntityWorker::write_rows(Writer& writer, std::span<const Item> items, std::vector<Failure>& failures,
+                              std::vector<Failure>& hopeless) {
+  writer.batch.clear();
+  writer.in_batch.clear();
+  std::size_t parsed = 0;
+  const bool complete = until_available("transform", [&] {
+    for (; parsed < items.size(); ++parsed) add_rows(writer, items[parsed], failures, hopeless);
+  });
+  if (!complete) {
+    for (const Item& item : items.subspan(parsed)) hand_back(*item.delivery);
+  }
+  if (writer.in_batch.empty()) return;
+  writer.statuses.clear();
+  if (status_rows_) {
+    for (const Item& item : writer.in_batch) {
+      writer.statuses.push_back(status_of(item, sql::MessageState::kCompleted));
+    }
+  }
+  const Items written = writer.in_batch;  // halving fills it anew
+  std::vector<sql::Session::Rejected> rejected;
+  std::optional<Failure> refused;  // what the database said, and whether it can change its mind
+  bool hopeless_one = false;
+  const bool available = until_available("database", [&] {
+    try {
+      rejected = writer.session->write(writer.batch, writer.statuses);
+    } catch (const TransientError& error) {
+      refused = Failure{written.front(), {worker::class_of(error), error.what()}};
+    } catch (const PermanentError& error) {
+      refused = Failure{written.front(), {worker::class_of(error), error.what()}};
+      hopeless_one = true;
+    }
+  });
+  if (!available) {
+    for (const Item& item : written) hand_back(*item.delivery);
+    return;
+  }
+  if (refused && written.size() > 1) {
+    const std::span<const Item> all(written);
+    write_rows(writer, all.first(all.size() / 2), failures, hopeless);
+    return write_rows(writer, all.subspan(all.size() / 2), failures, hopeless);
+  }
+  if (refused) {
+    (hopeless_one ? errors_permanent_ : errors_transient_).add();
+    (hopeless_one ? hopeless : failures).push_back(std::move(*refused));
+    return;
+  }
+  if (!rejected.empty()) {  // nothing is written yet
+    std::vector<bool> out(written.size(), false);
+    for (auto& [message, reason] : rejected) {
+      if (out[message]) continue;
+      out[message] = true;
+      errors_permanent_.add();
+      hopeless.push_back({written[message], {"Conflict", std::move(reason)}});
+    }
+    Items rest;
+    for (std::size_t i = 0; i < written.size(); ++i) {
+      if (!out[i]) rest.push_back(written[i]);
+    }
+    return write_rows(writer, rest, failures, hopeless);
+  }
+  for (const Item& item : written) ack(*item.delivery);
+}
+
+void EntityWorker::retry_or_bury(Writer& writer, const std::vector<Failure>& failures, std::vector<Failure>& hopeless) {
+  for (const Failure& failure : failures) {
+    const Delivery& delivery = *failure.item.delivery;
+    int attempts = 0;
+    const bool available = until_available("database", [&] {
+      attempts =
+          writer.session->note_attempt(status_of(failure.item, sql::MessageState::kFailed, failure.reason.message));
+    });
+    if (!available) {
+      hand_back(delivery);
+    } else if (attempts >= max_deliver_) {
+      hopeless.push_back(failure);
+    } else {
+      const auto& backoff = options_.backoff;
+      const milliseconds delay =
+          backoff.empty() ? milliseconds(0)
+                          : worker::at_least(backoff[std::min(static_cast<std::size_t>(attempts), backoff.size()) - 1]);
+      log_.warning("the message could not be written; it will be delivered again",
+                   {{"message_id", delivery.info.id},
+                    {"trace_id", delivery.info.trace_id},
+                    {"attempts", attempts},
+                    {"delay_ms", delay.count()},
+                    {"class", failure.reason.error_class},
+                    {"error", failure.reason.message}});
+      if (finish(delivery, worker::nak_body(delay), false)) naks_.add();
+    }
+  }
+}
+
+void EntityWorker::bury(Writer& writer, const std::vector<Failure>& failures) {
+  std::vector<worker::DeadLetters::Letter> letters;
+  writer.statuses.clear();
+  for (const Failure& failure : failures) {
+    // Published again, it must not pass for newer than what came after it. (What was before has the header.)
+    nats::Headers more;
+    if (failure.item.delivery->header("Pipegen-Version").empty()) {
+      more["Pipegen-Version"] = std::to_string(failure.item.version);
+    }
+    letters.push_back({failure.item.delivery, failure.reason, std::move(more)});
+    writer.statuses.push_back(status_of(failure.item, sql::MessageState::kDeadLettered, failure.reason.message));
+  }
+  writer.batch.clear();
+  const bool noted = until_available("dead letters", [&] { dead_letters_.publish_all(letters); }) &&
+                     until_available("database", [&] { writer.session->write(writer.batch, writer.statuses); });
+  for (const Failure& failure : failures) {
+    const Delivery& delivery = *failure.item.delivery;
+    if (!noted) {
+      hand_back(delivery);
+      continue;
+    }
+    log_.error("the message is dead-lettered", {{"message_id", delivery.info.id},
+                                                {"trace_id", delivery.info.trace_id},
+                                                {"sequence", delivery.info.sequence},
+                                                {"deliveries", delivery.info.deliveries},
+                                                {"class", failure.reason.error_class},
+                                                {"error", failure.reason.message}});
+    buried_.add();
+    finish(delivery, "+TERM", true);
+  }
+}
+
+sql::MessageStatus EntityWorker::status_of(const Item& item, sql::MessageState state, std::string error) const {
+  return {.message_id = item.delivery->info.id,
+          .entity_type = std::string(spec_.entities[item.entity].name),
+          .state = state,
+          .attempts = 0,
+          .error = std::move(error),
+          .received_at = received_at(*item.delivery),
+          .updated_at = now()};
+}
+
+// ---------------------------------------------------------------------------------------------------- answers
+
+void EntityWorker::ack(const Delivery& delivery) {
+  if (finish(delivery, "+ACK", true)) acked_.add();
+}
+
+void EntityWorker::hand_back(const Delivery& delivery) {
+  if (finish(delivery, "-NAK", false)) handed_back_.add();
+}
+
+bool EntityWorker::finish(const Delivery& delivery, std::string_view body, bool done) {
+  const auto reply = in_hand_.finish(delivery, done);
+  if (!reply) return false;
+  answer(*reply, body);
+  in_flight_.add(-1);
+  return true;
+}
+
+/// On the connection whose writes the library batches: the acks of a batch are one write.
+void EntityWorker::answer(const std::string& reply, std::string_view body) {
+  natsConnection_Publish(connection_.handles().publish, reply.c_str(), body.data(), static_cast<int>(body.size()));
+}
+
+// ---------------------------------------------------------------------------------------------------- holding
+
+bool EntityWorker::until_available(const std::string& what, const std::function<void()>& work) {
+  milliseconds delay = options_.hold_first;
+  for (bool held = false;; held = true) {
+    std::string reason;
+    try {
+      work();
+      if (held) release(what);
+      return true;
+    } catch (const Unavailable& error) {
+      reason = error.what();
+    } catch (const std::exception& error) {  // a setting, a permission: no message is to blame for it
+      reason = error.what();
+    }
+    errors_unavailable_.add();
+    hold(what, reason);
+    std::unique_lock lock(mutex_);
+    if (changed_.wait_for(lock, worker::jittered(delay), [&] { return stopping_; })) {
+      lock.unlock();
+      release(what);
+      return false;
+    }
+    delay = std::min(delay * 2, options_.hold_most);
+  }
+}
+
+void EntityWorker::hold(const std::string& what, const std::string& reason) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto [at, is_new] = holds_.insert_or_assign(what, reason);
+    if (!is_new) return;
+    held_.set(1);
+  }
+  log_.warning("holding: something is away", {{"what", what}, {"reason", reason}});
+}
+
+void EntityWorker::release(const std::string& what) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (holds_.erase(what) == 0) return;
+    if (holds_.empty()) {
+      held_.set(0);
+      work_.notify_all();
+    }
+  }
+  log_.info("going on", {{"what", what}});
+}
+
+void EntityWorker::tick() {
+  const auto signal_every = std::max<milliseconds>(options_.ack_wait / 3, milliseconds(10));
+  const auto pause = std::min<milliseconds>(signal_every / 2, milliseconds(50));
+  auto signal_due = Clock::now() + signal_every;
+  std::unique_lock lock(mutex_);
+  while (ticking_) {
+    changed_.wait_for(lock, pause, [&] { return !ticking_; });
+    if (!ticking_) break;
+    lock.unlock();
+    connected_.set(connection_.connected() ? 1 : 0);
+    if (Clock::now() >= signal_due) {
+      signal_due = Clock::now() + signal_every;
+      for (const std::string& reply : in_hand_.replies()) answer(reply, "+WPI");
+    }
+    lock.lock();
+  }
+}
+
+}  // namespace pipegen::entities

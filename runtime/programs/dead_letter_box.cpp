@@ -1,0 +1,127 @@
+#include "programs/dead_letter_box.hpp"
+
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <string_view>
+
+#include "pipegen/error.hpp"
+
+namespace pipegen {
+namespace {
+
+constexpr auto kSequenceNotFound = static_cast<jsErrCode>(10043);
+constexpr std::string_view kError = "Pipegen-Error-", kOriginal = "Pipegen-Original-";
+
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+
+DeadLetter letter_of(natsMsg* message, std::uint64_t sequence, std::int64_t stored_at) {
+  DeadLetter letter{.sequence = sequence,
+                    .stored_at = Timestamp(std::chrono::microseconds(stored_at / 1000)),
+                    .headers = {},
+                    .payload = std::string(nats::payload_of(message))};
+  const char** names = nullptr;
+  int count = 0;
+  if (natsMsgHeader_Keys(message, &names, &count) != NATS_OK) return letter;
+  const std::unique_ptr<const char*, Free> owned_names(names);
+  for (int i = 0; i < count; ++i) {
+    const char** values = nullptr;
+    int value_count = 0;
+    if (natsMsgHeader_Values(message, names[i], &values, &value_count) != NATS_OK) continue;
+    const std::unique_ptr<const char*, Free> owned_values(values);
+    for (int j = 0; j < value_count; ++j) letter.headers.emplace_back(names[i], values[j]);
+  }
+  return letter;
+}
+
+}  // namespace
+
+std::string DeadLetter::header(std::string_view name) const {
+  for (const auto& [key, value] : headers) {
+    if (key == name) return value;
+  }
+  return {};
+}
+
+DeadLetterBox::DeadLetterBox(nats::Connection& connection, std::string stream)
+    : connection_(connection), stream_(std::move(stream)) {}
+
+void DeadLetterBox::each(const Filter& filter, const std::function<bool(const DeadLetter&)>& see) {
+  auto& handles = connection_.handles();
+  const std::string what = "dead-letter stream " + stream_;
+  jsErrCode code = static_cast<jsErrCode>(0);
+  nats::StreamInfo info;
+  natsStatus status = js_GetStreamInfo(info.out(), handles.consume_js, stream_.c_str(), nullptr, &code);
+  if (status != NATS_OK) nats::throw_status(status, code, what);
+  std::uint64_t left = info->State.Msgs;
+  if (left == 0) return;
+
+  // Asked for one after the other, ordered by the server: a message that goes missing on the way is sent again.
+  jsSubOptions options;
+  jsSubOptions_Init(&options);
+  options.Stream = stream_.c_str();
+  options.Ordered = true;
+  nats::Subscription subscription;
+  status = js_SubscribeSync(subscription.out(), handles.consume_js, ">", nullptr, &options, &code);
+  if (status != NATS_OK) nats::throw_status(status, code, "cannot read " + what);
+  while (left > 0) {
+    nats::Message message;
+    status = natsSubscription_NextMsg(message.out(), subscription.get(), 5'000);
+    if (status == NATS_TIMEOUT) throw Unavailable(what + ": the server does not send what it has; try again");
+    if (status != NATS_OK) nats::throw_status(status, "cannot read " + what);
+    jsMsgMetaData* raw = nullptr;
+    nats::check(natsMsg_GetMetaData(&raw, message.get()), "cannot read " + what);
+    const std::unique_ptr<jsMsgMetaData, void (*)(jsMsgMetaData*)> meta(raw, jsMsgMetaData_Destroy);
+    left = meta->NumPending;
+    const DeadLetter letter = letter_of(message.get(), meta->Sequence.Stream, meta->Timestamp);
+    if (!filter.stage.empty() && letter.header("Pipegen-Error-Stage") != filter.stage) continue;
+    if (!see(letter)) return;
+  }
+}
+
+std::optional<DeadLetter> DeadLetterBox::find(std::uint64_t sequence) {
+  jsErrCode code = static_cast<jsErrCode>(0);
+  nats::Message message;
+  const natsStatus status =
+      js_GetMsg(message.out(), connection_.handles().consume_js, stream_.c_str(), sequence, nullptr, &code);
+  if (status == NATS_NOT_FOUND && code == JSNoMessageFoundErr) return std::nullopt;
+  if (status != NATS_OK) nats::throw_status(status, code, "dead-letter stream " + stream_);
+  return letter_of(message.get(), natsMsg_GetSequence(message.get()), natsMsg_GetTime(message.get()));
+}
+
+void DeadLetterBox::replay(const DeadLetter& letter) {
+  const std::string name = "dead letter " + std::to_string(letter.sequence);
+  const std::string subject = letter.header("Pipegen-Error-Subject");
+  if (subject.empty()) {
+    throw PermanentError(name + " is no message that came from a subject: " + letter.header("Pipegen-Error-Message"));
+  }
+  if (!letter.header("Pipegen-Error-Cut").empty()) {
+    throw PermanentError(name + " had to be cut to fit, so it is not the whole message");
+  }
+  nats::Headers headers;
+  std::string id = letter.header("Pipegen-Message-Id");
+  for (const auto& [key, value] : letter.headers) {
+    if (key == "Pipegen-Original-Nats-Msg-Id" && id.empty()) id = value;
+    if (key.starts_with(kError) || key.starts_with(kOriginal) || key.starts_with("Nats-")) continue;
+    if (!headers.try_emplace(key, value).second) headers[key] += ", " + value;  // RFC 9110, 5.3
+  }
+  // One that had none was called by its place in its stream, which the dead letter's own id tells.
+  const std::string own = letter.header("Nats-Msg-Id");
+  if (id.empty() && own.starts_with("dlq:")) id = own.substr(4);
+  if (!id.empty()) headers["Pipegen-Message-Id"] = id;
+  const std::string replay_id = "replay:" + stream_ + ":" + std::to_string(letter.sequence) + ":" +
+                                std::to_string(letter.stored_at.time_since_epoch().count());
+  connection_.publish(subject, letter.payload, replay_id, headers);
+}
+
+bool DeadLetterBox::drop(std::uint64_t sequence) {
+  jsErrCode code = static_cast<jsErrCode>(0);
+  const natsStatus status = js_DeleteMsg(connection_.handles().consume_js, stream_.c_str(), sequence, nullptr, &code);
+  if (status == NATS_OK) return true;
+  if (status == NATS_NOT_FOUND || code == JSNoMessageFoundErr || code == kSequenceNotFound) return false;
+  nats::throw_status(status, code, "dead-letter stream " + stream_);
+}
+
+}  // namespace pipegen

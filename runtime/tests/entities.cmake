@@ -1,0 +1,15 @@
+# Tests of runtime/entities, against real servers and with worker processes that die.
+include(GoogleTest)
+if("entities" IN_LIST PIPEGEN_COMPONENTS AND "programs" IN_LIST PIPEGEN_COMPONENTS)
+  add_library(pipegen_sql_client STATIC support/sql_client.cpp)
+  target_include_directories(pipegen_sql_client PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
+  target_compile_features(pipegen_sql_client PUBLIC cxx_std_20)
+  target_link_libraries(pipegen_sql_client PRIVATE pipegen_flags PkgConfig::PIPEGEN_SQLITE PkgConfig::PIPEGEN_LIBPQ)
+
+  add_executable(entity_worker_test entity_worker_test.cpp)
+  target_include_directories(entity_worker_test PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(entity_worker_test PRIVATE
+    pipegen::entities pipegen::sqlite pipegen::postgresql pipegen_dead_letter_box pipegen_postgres_server
+    pipegen_sql_client pipegen_flags PkgConfig::PIPEGEN_NATS GTest::gtest Threads::Threads)
+  gtest_discover_tests(entity_worker_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 400)
+endif()

@@ -1,0 +1,543 @@
+// The entity worker against a real nats-server, a real SQLite and a real PostgreSQL, with processes that die.
+#include "entities/entity_worker.hpp"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "nats/handles.hpp"
+#include "pipegen/json.hpp"
+#include "programs/dead_letter_box.hpp"
+#include "sql/database.hpp"
+#include "support/nats_server.hpp"
+#include "support/postgres_server.hpp"
+#include "support/sql_client.hpp"
+
+extern char** environ;
+
+namespace pipegen {
+namespace {
+
+using namespace std::chrono_literals;
+using entities::EntityWorker;
+using entities::EntityWorkerOptions;
+using std::chrono::milliseconds;
+using testing::NatsServer;
+using testing::PostgresServer;
+using testing::SqlClient;
+using testing::TempFolder;
+using Clock = std::chrono::steady_clock;
+
+bool eventually(const std::function<bool()>& condition, milliseconds patience = 60s) {
+  for (const auto end = Clock::now() + patience; Clock::now() < end; std::this_thread::sleep_for(10ms)) {
+    if (condition()) return true;
+  }
+  return condition();
+}
+
+// ------------------------------------------------------------------------------------------------ what is written
+
+/// {"id":"a","amount":3,"group":"g","parts":["x"]}
+struct Thing {
+  std::string id;
+  std::int64_t amount = 0;
+  std::optional<std::string> group;
+  std::vector<std::string> parts;
+};
+
+Thing read_thing(json::Reader& in) {
+  static constexpr json::Field kFields[] = {{"amount"}, {"group", json::kOptional}, {"id"}, {"parts", json::kOptional}};
+  Thing out;
+  for (json::Object fields(in, kFields); fields.next();) {
+    switch (fields.index()) {
+      case 0:
+        out.amount = in.int64();
+        break;
+      case 1:
+        out.group = in.string();
+        break;
+      case 2:
+        out.id = in.string({.min_length = 1, .max_length = 64});
+        break;
+      case 3:
+        out.parts = in.list<std::string>([](json::Reader& item) { return item.string(); });
+        break;
+    }
+  }
+  return out;
+}
+
+enum Tables : std::size_t { kGroups, kThings, kParts, kOnce };
+
+sql::Schema schema() {
+  using sql::Kind;
+  sql::Schema out;
+  out.pipeline = "shop";
+  out.add_table({.name = "groups", .columns = {{.name = "name"}}, .key = {0}});
+  out.add_table(
+      {.name = "things",
+       .columns = {{.name = "id"}, {.name = "amount", .kind = Kind::kInt64}, {.name = "group", .nullable = true}},
+       .key = {0},
+       .foreign_keys = {{.columns = {2}, .table = "groups", .referenced = {"name"}}}});
+  out.add_table({.name = "parts",
+                 .columns = {{.name = "id"}, {.name = "name"}},
+                 .key = {0, 1},
+                 .parent = kThings,
+                 .parent_key = {0}});
+  out.add_table({.name = "once",
+                 .columns = {{.name = "id"}, {.name = "amount", .kind = Kind::kInt64}},
+                 .key = {0},
+                 .on_conflict = sql::OnConflict::kReject});
+  return out;
+}
+
+void add_thing(std::string_view payload, sql::Batch& batch) {
+  const Thing thing = json::parse(payload, read_thing);
+  // What a transform of somebody's may do.
+  if (thing.id == "crash") std::abort();
+  if (thing.id == "throw") throw std::runtime_error("no transform for this one");
+  sql::Row row = batch.add_row(kThings);
+  row.add(thing.id);
+  row.add(thing.amount);
+  row.add(thing.group);
+  for (const std::string& part : thing.parts) {
+    sql::Row part_row = batch.add_row(kParts);
+    part_row.add(thing.id);
+    part_row.add(part);
+  }
+}
+
+void add_group(std::string_view payload, sql::Batch& batch) {
+  batch.add_row(kGroups).add(json::parse(payload, [](json::Reader& in) { return in.string(); }));
+}
+
+void add_once(std::string_view payload, sql::Batch& batch) {
+  const Thing thing = json::parse(payload, read_thing);
+  sql::Row row = batch.add_row(kOnce);
+  row.add(thing.id);
+  row.add(thing.amount);
+}
+
+Topology topology() {
+  Topology out;
+  out.add_stream({.name = "SHOP_INGEST", .subjects = {"shop.ingest.>"}, .retention = Retention::kWorkQueue});
+  out.add_stream({.name = "SHOP_DLQ", .subjects = {"dlq.shop.>"}});
+  return out;
+}
+
+EntityWorkerSpec make_spec(bool postgresql) {
+  EntityWorkerSpec spec;
+  spec.pipeline = "shop";
+  spec.name = "entity-worker";
+  spec.section = "entity_worker_service";
+  spec.topology = topology();
+  spec.stream = "SHOP_INGEST";
+  spec.dead_letter_stream = "SHOP_DLQ";
+  spec.dead_letter_subject = "dlq.shop.entity-worker";
+  spec.schema = schema();
+  spec.open_database = postgresql ? sql::open_postgresql : sql::open_sqlite;
+  spec.add_entity({.name = "Group", .subject = "shop.ingest.group", .durable = "group-writers", .add_rows = add_group});
+  spec.add_entity({.name = "Once", .subject = "shop.ingest.once", .durable = "once-writers", .add_rows = add_once});
+  spec.add_entity({.name = "Thing", .subject = "shop.ingest.thing", .durable = "thing-writers", .add_rows = add_thing});
+  return spec;
+}
+
+std::string thing(const std::string& id, std::int64_t amount = 1, const std::string& more = "") {
+  return "{\"id\":\"" + id + "\",\"amount\":" + std::to_string(amount) + more + "}";
+}
+
+EntityWorkerOptions quick() {
+  EntityWorkerOptions options;
+  options.ack_wait = 5s;
+  options.hold_first = 50ms;
+  options.hold_most = 200ms;
+  options.backoff = {50ms};
+  options.check_every = 200ms;
+  options.consumer.expires = 1s;
+  options.consumer.heartbeat = 300ms;
+  return options;
+}
+
+// ------------------------------------------------------------------------------------------------ the servers
+
+class EntityWorkers : public ::testing::TestWithParam<bool> {
+ protected:
+  EntityWorkers() {
+    if (GetParam()) postgres_ = std::make_unique<PostgresServer>();
+    url_ = postgres_ ? postgres_->url() : "sqlite:" + (folder_.path() / "shop.db").string();
+    settings_ = settings();
+    nats::ensure(connection_, topology());
+    database_ = make_spec(GetParam()).open_database(settings_, schema_);
+    database_->migrate();
+  }
+
+  Settings settings(const std::string& more = "") const {
+    return Settings::from("[database]\nurl = \"" + url_ + "\"\n[entity_worker_service]\n" + more, "project.toml", {});
+  }
+
+  std::unique_ptr<EntityWorker> worker(EntityWorkerOptions options = quick(), const std::string& more = "") {
+    auto made = std::make_unique<EntityWorker>(connection_, make_spec(GetParam()), settings(more), *database_, metrics_,
+                                               std::move(options));
+    made->start();
+    return made;
+  }
+
+  nats::PublishAck publish(const std::string& entity, const std::string& payload, const std::string& id,
+                           const nats::Headers& headers = {}) {
+    return connection_.publish("shop.ingest." + entity, payload, id, headers);
+  }
+
+  /// Publishes many without waiting for each.
+  void publish_all(const std::vector<std::string>& payloads, const std::string& prefix = "m") {
+    std::atomic<std::size_t> stored = 0, failed = 0;
+    for (std::size_t i = 0; i < payloads.size(); ++i) {
+      while (i - stored - failed > 5'000) std::this_thread::yield();
+      connection_.publish_async(
+          "shop.ingest.thing", payloads[i], prefix + std::to_string(i), {},
+          [&](const nats::PublishAck* ack, std::string_view, bool) { ack != nullptr ? ++stored : ++failed; });
+    }
+    ASSERT_TRUE(eventually([&] { return stored + failed == payloads.size(); }));
+    ASSERT_EQ(failed, 0u);
+  }
+
+  std::int64_t left(const std::string& stream = "SHOP_INGEST") {
+    nats::StreamInfo info;
+    jsErrCode code{};
+    nats::check(js_GetStreamInfo(info.out(), connection_.handles().consume_js, stream.c_str(), nullptr, &code),
+                "stream");
+    return static_cast<std::int64_t>(info->State.Msgs);
+  }
+
+  SqlClient sql() const { return SqlClient(url_); }
+  std::int64_t count(const std::string& table) const {
+    return std::stoll(sql().value("SELECT count(*) FROM \"" + table + "\""));
+  }
+
+  TempFolder folder_;
+  NatsServer server_;
+  std::unique_ptr<PostgresServer> postgres_;
+  std::string url_;
+  Settings settings_;
+  nats::Connection connection_{{.url = server_.url()}};
+  Metrics metrics_;
+  const sql::Schema schema_ = schema();
+  std::unique_ptr<sql::Database> database_;
+};
+
+std::string database_name(const ::testing::TestParamInfo<bool>& info) { return info.param ? "PostgreSQL" : "SQLite"; }
+INSTANTIATE_TEST_SUITE_P(Databases, EntityWorkers, ::testing::Bool(), database_name);
+
+// ------------------------------------------------------------------------------------------------ tests
+
+TEST_P(EntityWorkers, WritesRowsWithTheirStatusAndEmptiesTheStream) {
+  publish_all([] {
+    std::vector<std::string> payloads;
+    for (int i = 0; i < 3'000; ++i) payloads.push_back(thing("t" + std::to_string(i), i, ",\"parts\":[\"a\",\"b\"]"));
+    return payloads;
+  }());
+  const auto running = worker();
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(count("things"), 3'000);
+  EXPECT_EQ(count("parts"), 6'000);
+  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'completed' AND entity_type = 'Thing'"),
+            "3000");
+  EXPECT_EQ(sql().value("SELECT amount FROM things WHERE id = 't2999'"), "2999");
+  EXPECT_TRUE(running->readiness().ready);
+  EXPECT_TRUE(running->stop());
+}
+
+TEST_P(EntityWorkers, OnlyWhatIsBadIsDeadLettered) {
+  const std::string deep = std::string(10'000, '[') + std::string(10'000, ']');
+  const std::vector<std::string> bad = {"{\"id\":\"x",
+                                        "{\"id\":\"\xFF\",\"amount\":1}",
+                                        thing("nul\\u0000"),
+                                        thing("deep", 1, ",\"more\":" + deep),
+                                        "{\"id\":\"n\",\"amount\":99999999999999999999}",
+                                        "{\"id\":\"n\",\"amount\":\"1\"}",
+                                        "{\"id\":\"n\",\"amount\":1,\"amount\":2}",
+                                        "",
+                                        thing("twins", 1, ",\"parts\":[\"a\",\"a\"]")};
+  std::vector<std::string> payloads;
+  for (int i = 0; i < 1'000; ++i)
+    payloads.push_back(i % 10 == 3 ? bad[(i / 10) % bad.size()] : thing(std::to_string(i)));
+  publish_all(payloads);
+  const auto running = worker();
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(count("things"), 900);
+  EXPECT_EQ(left("SHOP_DLQ"), 100);
+  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'completed'"), "900");
+  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'dead_lettered' AND error <> ''"), "100");
+  DeadLetterBox box(connection_, "SHOP_DLQ");
+  std::set<std::string> classes;
+  box.each({}, [&](const DeadLetter& letter) { return classes.insert(letter.header("Pipegen-Error-Class")), true; });
+  EXPECT_EQ(classes, (std::set<std::string>{"Invalid", "PermanentError"}));
+}
+
+TEST_P(EntityWorkers, AnOlderMessageNeverOverwritesANewerRow) {
+  const auto running = worker();
+  const auto first = publish("thing", thing("a", 1), "one");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  publish("thing", thing("a", 2, ",\"parts\":[\"new\"]"), "two");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  // The first one again, as a replay of it would be.
+  const std::string version = sql().value("SELECT pipegen_version FROM things WHERE id = 'a'");
+  publish("thing", thing("a", 1, ",\"parts\":[\"old\"]"), "again",
+          {{"Pipegen-Message-Id", "one"}, {"Pipegen-Version", std::to_string(std::stoll(version) - 1)}});
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(sql().value("SELECT amount FROM things WHERE id = 'a'"), "2");
+  EXPECT_EQ(sql().value("SELECT name FROM parts WHERE id = 'a'"), "new");
+  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status"), "2");
+  EXPECT_EQ(left("SHOP_DLQ"), 0);
+}
+
+TEST_P(EntityWorkers, ASecondRowOfAKeyIsRejectedButNotTheSameMessageAgain) {
+  const auto running = worker();
+  publish("once", thing("a", 1), "one");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  const std::string version = sql().value("SELECT pipegen_version FROM once");
+  publish("once", thing("a", 1), "one again", {{"Pipegen-Message-Id", "one"}, {"Pipegen-Version", version}});
+  publish("once", thing("b", 5), "three");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(left("SHOP_DLQ"), 0);
+  publish("once", thing("a", 2), "two");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(left("SHOP_DLQ"), 1);
+  EXPECT_EQ(sql().value("SELECT amount FROM once WHERE id = 'a'"), "1");
+  EXPECT_EQ(sql().value("SELECT status FROM message_status WHERE message_id = 'two'"), "dead_lettered");
+}
+
+TEST_P(EntityWorkers, AReferenceToARowThatComesLaterIsTriedAgain) {
+  EntityWorkerOptions options = quick();
+  options.backoff = {200ms};
+  const auto running = worker(options, "max_deliver = 50\n");
+  publish("thing", thing("child", 1, ",\"group\":\"late\""), "child");
+  ASSERT_TRUE(eventually([&] {
+    return sql().value("SELECT count(*) FROM message_status WHERE message_id = 'child' AND status = 'failed'") == "1";
+  }));
+  publish("group", "\"late\"", "parent");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(count("things"), 1);
+  EXPECT_EQ(left("SHOP_DLQ"), 0);
+  EXPECT_EQ(sql().value("SELECT status FROM message_status WHERE message_id = 'child'"), "completed");
+}
+
+TEST_P(EntityWorkers, WhatFailsTooOftenIsDeadLettered) {
+  const auto running = worker(quick(), "max_deliver = 3\n");
+  publish("thing", thing("orphan", 1, ",\"group\":\"never\""), "orphan");
+  publish("thing", thing("throw"), "throws");
+  publish("thing", thing("good"), "good");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(count("things"), 1);
+  EXPECT_EQ(left("SHOP_DLQ"), 2);
+  EXPECT_EQ(sql().value("SELECT attempts FROM message_status WHERE message_id = 'orphan'"), "3");
+  EXPECT_EQ(sql().value("SELECT status FROM message_status WHERE message_id = 'throws'"), "dead_lettered");
+}
+
+TEST_P(EntityWorkers, ADeadLetterIsReplayedTwiceAndIsThereOnce) {
+  auto running = worker(quick(), "max_deliver = 1\n");
+  publish("thing", thing("a", 7, ",\"group\":\"late\",\"parts\":[\"p\"]"), "first");
+  ASSERT_TRUE(eventually([&] { return left("SHOP_DLQ") == 1 && left() == 0; }));
+  publish("group", "\"late\"", "parent");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  DeadLetterBox box(connection_, "SHOP_DLQ");
+  std::optional<DeadLetter> letter;
+  box.each({.stage = "entity-worker"}, [&](const DeadLetter& each) {
+    letter = each;
+    return true;
+  });
+  ASSERT_TRUE(letter);
+  box.replay(*letter);
+  box.replay(*letter);  // within the duplicate window: the stream has it once
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(sql().value("SELECT amount FROM things WHERE id = 'a'"), "7");
+  // And long after: handled again, with the same result.
+  publish("thing", letter->payload, "much later",
+          {{"Pipegen-Message-Id", "first"}, {"Pipegen-Version", letter->header("Pipegen-Version")}});
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(count("things"), 1);
+  EXPECT_EQ(count("parts"), 1);
+  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE message_id = 'first' AND status = 'completed'"),
+            "1");
+  EXPECT_TRUE(box.drop(letter->sequence));
+  EXPECT_FALSE(box.drop(letter->sequence));
+  EXPECT_FALSE(box.find(letter->sequence));
+}
+
+TEST_P(EntityWorkers, NatsMayGoAndComeBack) {
+  const auto running = worker();
+  publish("thing", thing("before"), "before");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  server_.kill();
+  ASSERT_TRUE(eventually([&] { return !running->readiness().ready; }));
+  server_.start();
+  ASSERT_TRUE(eventually([&] { return running->readiness().ready; }));
+  publish("thing", thing("after"), "after");
+  ASSERT_TRUE(eventually([&] { return count("things") == 2; }));
+  EXPECT_EQ(left("SHOP_DLQ"), 0);
+}
+
+TEST_P(EntityWorkers, HoldsWhileTheDatabaseIsAway) {
+  if (!postgres_) GTEST_SKIP() << "there is no server that could go away";
+  const auto running = worker();
+  std::vector<std::string> payloads;
+  for (int i = 0; i < 20'000; ++i) payloads.push_back(thing(std::to_string(i)));
+  std::thread publisher([&] { publish_all(payloads); });
+  ASSERT_TRUE(eventually([&] { return count("things") > 500; }));
+  postgres_->stop();
+  publisher.join();
+  ASSERT_TRUE(eventually([&] { return !running->readiness().ready; }));
+  EXPECT_NE(running->readiness().reason, "");
+  postgres_->start();
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(count("things"), 20'000);
+  EXPECT_EQ(left("SHOP_DLQ"), 0);
+  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE attempts > 0"), "0");
+  ASSERT_TRUE(eventually([&] { return running->readiness().ready; }));
+}
+
+TEST_P(EntityWorkers, SaysThatTheDatabaseIsAwayAlsoWhenThereIsNothingToWrite) {
+  if (!postgres_) GTEST_SKIP() << "there is no server that could go away";
+  const auto running = worker();
+  ASSERT_TRUE(eventually([&] { return running->readiness().ready; }));
+  postgres_->stop();
+  ASSERT_TRUE(eventually([&] { return !running->readiness().ready; }));
+  postgres_->start();
+  ASSERT_TRUE(eventually([&] { return running->readiness().ready; }));
+}
+
+// ------------------------------------------------------------------------------------------------ processes
+
+/// This program once more, as an entity worker.
+class Process {
+ public:
+  Process(const NatsServer& server, const std::string& database, bool postgresql, const std::string& log) {
+    std::vector<std::string> settings = {"NATS_URL=" + server.url(), "DATABASE_URL=" + database,
+                                         std::string("ENTITY_WORKER_MODE=") + (postgresql ? "postgresql" : "sqlite"),
+                                         "ENTITY_WORKER_SERVICE_MAX_DELIVER=3"};
+    std::vector<char*> environment;
+    for (char** variable = environ; *variable != nullptr; ++variable) environment.push_back(*variable);
+    for (auto& variable : settings) environment.push_back(variable.data());
+    environment.push_back(nullptr);
+    std::vector<char*> argv = {const_cast<char*>("entity_worker_test"), nullptr};
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
+      ::dup2(out, STDERR_FILENO);
+      ::execve("/proc/self/exe", argv.data(), environment.data());
+      ::_exit(127);
+    }
+  }
+  ~Process() { end(SIGKILL); }
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  /// Gives the exit status, or 128 and the signal.
+  int end(int signal) {
+    if (pid_ > 0) ::kill(pid_, signal);
+    return wait();
+  }
+  bool ended() {
+    if (pid_ > 0 && ::waitpid(pid_, &status_, WNOHANG) == pid_) pid_ = -1;
+    return pid_ <= 0;
+  }
+  int wait() {
+    if (pid_ > 0) ::waitpid(pid_, &status_, 0);
+    pid_ = -1;
+    return WIFEXITED(status_) ? WEXITSTATUS(status_) : 128 + WTERMSIG(status_);
+  }
+
+ private:
+  pid_t pid_ = -1;
+  int status_ = 0;
+};
+
+TEST_P(EntityWorkers, KilledAtAnyPointEveryMessageIsARowOnce) {
+  constexpr int kMessages = 100'000, kKills = 50;
+  std::vector<std::string> payloads;
+  for (int i = 0; i < kMessages; ++i) payloads.push_back(thing(std::to_string(i), i, ",\"parts\":[\"p\"]"));
+  std::thread publisher([&] { publish_all(payloads); });
+  const std::string log = (folder_.path() / "log").string();
+  std::mt19937 random(1);
+  for (int i = 0; i < kKills; ++i) {
+    const std::int64_t before = count("things");
+    Process process(server_, url_, GetParam(), log);
+    // While there is something to write: at some point of a fetch, a transaction, between commit and ack.
+    eventually([&] { return count("things") > before; }, 10s);
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 30'000));
+    process.end(SIGKILL);
+  }
+  publisher.join();
+  Process process(server_, url_, GetParam(), log);
+  ASSERT_TRUE(eventually([&] { return left() == 0; }, 180s)) << left() << " are left";
+  EXPECT_EQ(count("things"), kMessages);
+  EXPECT_EQ(count("parts"), kMessages);
+  EXPECT_EQ(sql().value("SELECT sum(amount) FROM things"),
+            std::to_string(std::int64_t{kMessages} * (kMessages - 1) / 2));
+  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'completed'"), std::to_string(kMessages));
+  EXPECT_EQ(left("SHOP_DLQ"), 0);
+  EXPECT_EQ(process.end(SIGTERM), 0);
+}
+
+TEST_P(EntityWorkers, AMessageThatEndsTheProcessIsDeadLetteredAlone) {
+  std::vector<std::string> payloads;
+  for (int i = 0; i < 2'000; ++i) payloads.push_back(thing(i == 700 ? "crash" : std::to_string(i)));
+  publish_all(payloads);
+  const std::string log = (folder_.path() / "log").string();
+  // What runs services starts one again that dies.
+  std::unique_ptr<Process> process;
+  ASSERT_TRUE(eventually(
+      [&] {
+        if (!process || process->ended()) process = std::make_unique<Process>(server_, url_, GetParam(), log);
+        return left("SHOP_DLQ") == 1 && left() == 0;
+      },
+      240s))
+      << left() << " are left";
+  EXPECT_EQ(count("things"), 1'999);
+  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'dead_lettered'"), "1");
+  EXPECT_EQ(process->end(SIGTERM), 0);
+}
+
+TEST_P(EntityWorkers, StopsCleanlyUnderLoad) {
+  std::vector<std::string> payloads;
+  for (int i = 0; i < 30'000; ++i) payloads.push_back(thing(std::to_string(i)));
+  publish_all(payloads);
+  const std::string log = (folder_.path() / "log").string();
+  Process process(server_, url_, GetParam(), log);
+  ASSERT_TRUE(eventually([&] { return count("things") > 1'000; }));
+  const auto began = Clock::now();
+  EXPECT_EQ(process.end(SIGTERM), 0);
+  EXPECT_LT(Clock::now() - began, 10s);
+  // What is a row is acked, what is not is handed back: nothing waits for ack_wait.
+  EXPECT_EQ(count("things") + left(), 30'000);
+  Process next(server_, url_, GetParam(), log);
+  ASSERT_TRUE(eventually([&] { return left() == 0; }, 20s));
+  EXPECT_EQ(count("things"), 30'000);
+}
+
+}  // namespace
+
+int entity_worker_process(const std::string& mode, int argc, char** argv) {
+  return run_entity_worker(argc, argv, "entity-worker",
+                           [&](const Settings&) { return make_spec(mode == "postgresql"); });
+}
+
+}  // namespace pipegen
+
+int main(int argc, char** argv) {
+  if (const char* mode = std::getenv("ENTITY_WORKER_MODE")) return pipegen::entity_worker_process(mode, argc, argv);
+  ::testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,112 @@
+#include "worker/process.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "http/service.hpp"
+#include "nats/handles.hpp"
+
+namespace pipegen::worker {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr int kExitUsage = 64;  // EX_USAGE
+
+std::string seconds_text(std::int64_t nanoseconds) {
+  const double seconds = static_cast<double>(nanoseconds) / 1e9;
+  std::string text = std::to_string(seconds);
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.ends_with('.')) text.pop_back();
+  return text + "s";
+}
+
+}  // namespace
+
+Arguments parse_arguments(int argc, char** argv) {
+  Arguments arguments;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "--check") {
+      arguments.check_only = true;
+      continue;
+    }
+    const bool help = argument == "--help" || argument == "-h";
+    std::fprintf(help ? stdout : stderr,
+                 "usage: %s [--check]\n"
+                 "  --check   connect, create or compare what the service needs on the server, and exit\n"
+                 "Settings come from environment variables, then project.toml.\n",
+                 argv[0]);
+    arguments.exit_status = help ? 0 : kExitUsage;
+    return arguments;
+  }
+  return arguments;
+}
+
+StopSignal::StopSignal(milliseconds grace_period) {
+  std::thread([state = state_, grace_period] {
+    while (!wait_for_signal()) {
+    }
+    {
+      const std::lock_guard lock(state->mutex);
+      state->requested = true;
+      state->changed.notify_all();
+      if (state->interruptible) {
+        Logger().info("stopped before it was ready");
+        ::_exit(0);
+      }
+    }
+    // Stopping waits for a server that may hang and for other people's code: nothing else bounds the sum of it.
+    if (wait_for_signal(grace_period + std::chrono::seconds(1))) ::_exit(1);  // somebody insists
+    Logger().warning("the grace period is over; the server hands out again what is left when ack_wait is over");
+    ::_exit(0);
+  }).detach();
+}
+
+void StopSignal::take_over() {
+  const std::lock_guard lock(state_->mutex);
+  state_->interruptible = false;
+}
+
+bool StopSignal::wait(milliseconds time) {
+  std::unique_lock lock(state_->mutex);
+  return state_->changed.wait_for(lock, time, [this] { return state_->requested; });
+}
+
+void log_promises(nats::Connection& connection, const Stage& stage, const Logger& log) {
+  nats::StreamInfo info;
+  jsErrCode code = static_cast<jsErrCode>(0);
+  const std::string what = "stream " + stage.stream;
+  const natsStatus status =
+      js_GetStreamInfo(info.out(), connection.handles().consume_js, stage.stream.c_str(), nullptr, &code);
+  if (status != NATS_OK) nats::throw_status(status, code, what);
+  const jsStreamConfig& config = *info->Config;
+  log.info("consuming", {{"stage", stage.name},
+                         {"stream", stage.stream},
+                         {"consumer", stage.durable},
+                         {"subject", stage.filter_subject},
+                         {"replicas", config.Replicas},
+                         {"storage", config.Storage == js_MemoryStorage ? "memory" : "file"},
+                         {"discard", config.Discard == js_DiscardNew ? "new" : "old"},
+                         {"retention", config.Retention == js_WorkQueuePolicy  ? "work_queue"
+                                       : config.Retention == js_InterestPolicy ? "interest"
+                                                                               : "limits"},
+                         {"duplicate_window", seconds_text(config.Duplicates)},
+                         {"ack_wait", seconds_text(std::chrono::nanoseconds(stage.ack_wait).count())},
+                         {"timeout", seconds_text(std::chrono::nanoseconds(stage.timeout).count())},
+                         {"max_deliver", stage.max_deliver},
+                         {"dead_letters", stage.dead_letter_subject}});
+}
+
+void exit_if_closed_for_good(const nats::Connection& connection, const Logger& log) {
+  if (!connection.closed_for_good()) return;
+  log.error("the process exits so that a new one can connect");
+  ::_exit(kExitSoftware);
+}
+
+}  // namespace pipegen::worker
