@@ -364,6 +364,11 @@ void Connection::Handles::require_connected(std::string_view what, milliseconds 
 }
 
 Connection::Connection(ConnectionOptions options, milliseconds first_wait) : handles_(std::make_unique<Handles>()) {
+  // A lock of the library that is taken is waited for at once: to try it a thousand times first, as is its default,
+  // takes the processor from whoever holds it when there are more threads than processors. Says no when it runs
+  // already.
+  static const natsStatus opened = nats_Open(0);
+  static_cast<void>(opened);
   Handles& handles = *handles_;
   Handles::Shared& shared = *handles.shared;
   const auto servers = servers_of(options.url);
@@ -429,6 +434,16 @@ PublishAck Connection::publish(std::string_view subject, std::string_view payloa
   handles_->require_connected(what);
   const Outcome outcome =
       handles_->consume_replies->publish(std::string(subject), payload, with_id(headers, message_id));
+  if (!outcome.stored()) throw_outcome(outcome, what);
+  return outcome.ack;
+}
+
+PublishAck Connection::publish_together(std::string_view subject, std::string_view payload, std::string_view message_id,
+                                        const Headers& headers) {
+  const std::string what = "event on " + std::string(subject);
+  handles_->require_connected(what);
+  const Outcome outcome =
+      handles_->publish_replies->publish(std::string(subject), payload, with_id(headers, message_id));
   if (!outcome.stored()) throw_outcome(outcome, what);
   return outcome.ack;
 }
