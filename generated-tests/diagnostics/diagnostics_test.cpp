@@ -107,7 +107,9 @@ TEST(DiagnosticCodes, EveryCodeIsShownByAGoldenCase) {
 TEST(Examples, LoadWithoutADiagnosticFromAnyOfTheirFilesThatReachesThePipeline) {
   for (const auto& example : fs::directory_iterator(kRepository / "examples")) {
     for (const auto& file : fs::directory_iterator(example.path())) {
-      if (file.path().extension() != ".yaml" || file.path().filename() == "events.yaml") continue;
+      if (file.path().extension() != ".yaml") continue;
+      const std::string text = read(file.path());
+      if (text.find("\npipeline:") == std::string::npos && text.find("\nimport:") == std::string::npos) continue;
       pipegen::gen::DiskReader files;
       const auto loaded = pipegen::gen::load_pipeline(files, file.path());
       EXPECT_EQ(pipegen::gen::format_text(loaded.diagnostics, loaded.texts), "") << file.path();

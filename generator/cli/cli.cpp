@@ -26,6 +26,7 @@ struct Flags {
   std::string entity, database;
   int api_port = 0;
   int nats_port = 0;
+  std::string entities, imported = "entities.yaml", pipeline;
 
   std::optional<Database> chosen_database() const {
     if (database.empty()) return std::nullopt;
@@ -56,6 +57,7 @@ class Commands {
     add_validate();
     add_graph();
     add_up();
+    add_import();
     add_dlq();
   }
 
@@ -159,6 +161,26 @@ class Commands {
         ->check(CLI::Range(0, 65535));
     command->add_option("--nats-port", flags_.nats_port, "Port of the NATS server that is started (0: any free one)")
         ->check(CLI::Range(0, 65535));
+  }
+
+  void add_import() {
+    CLI::App* command = app_.add_subcommand("import", "Write a schema of entities of the older layout");
+    command->footer("Example:\n  pipegen import --entities entities --output entities.yaml");
+    command->add_option("--entities", flags_.entities, "Folder with one file for each entity: .yaml, .yml or .json")
+        ->required();
+    command->add_option("--output", flags_.imported, "Schema file to write")->capture_default_str();
+    command->add_option("--pipeline", flags_.pipeline, "Name of the pipeline (else that of the folder)");
+    command->add_flag("--force", flags_.force, "Write over a file that is there");
+    add_diagnostics(command);
+    command->callback([this] {
+      run_ = [this] {
+        return run_import({.entities = flags_.entities,
+                           .output = flags_.imported,
+                           .pipeline = flags_.pipeline,
+                           .force = flags_.force,
+                           .diagnostics = flags_.format()});
+      };
+    });
   }
 
   void add_dlq() {

@@ -28,6 +28,16 @@ struct GraphOptions {
 };
 int run_graph(const GraphOptions& options);
 
+/// Entities of the older layout as a schema in our language.
+struct ImportOptions {
+  std::filesystem::path entities;
+  std::filesystem::path output = "entities.yaml";
+  std::string pipeline;  // empty: the name of the folder
+  bool force = false;    // write over `output`
+  DiagnosticsFormat diagnostics = DiagnosticsFormat::kText;
+};
+int run_import(const ImportOptions& options);
+
 /// What is done with dead letters: `words` are for pipegen-dlq, which is run in place of this program. The stream is
 /// that of the schema unless it is named.
 struct DlqOptions {

@@ -12,8 +12,12 @@ int run_validate(const ValidateOptions& options) {
     const auto counted = [](std::size_t number, const char* what) {
       return std::to_string(number) + " " + what + (number == 1 ? "" : "s");
     };
-    std::cout << options.schema.string() << " is right: " << counted(loaded.pipeline->stages.size(), "stage") << ", "
-              << counted(loaded.pipeline->events.size(), "event") << ", " << counted(loaded.texts.size(), "file");
+    const std::size_t stages = loaded.pipeline->stages.size() + loaded.pipeline->entity_workers.size();
+    const std::size_t entities = loaded.pipeline->entities.size();
+    std::cout << options.schema.string() << " is right: " << counted(stages, "stage") << ", "
+              << counted(loaded.pipeline->events.size(), "event") << ", "
+              << (entities == 0 ? "" : std::to_string(entities) + (entities == 1 ? " entity, " : " entities, "))
+              << counted(loaded.texts.size(), "file");
     if (!loaded.diagnostics.empty()) std::cout << ", " << counted(loaded.diagnostics.size(), "warning");
     std::cout << '\n';
   }

@@ -672,7 +672,11 @@ class Tables {
       return false;
     }
     column.source.function = *text;
-    const std::string signature = spelled(column.type, column.optional) + " from " + made.entity.record;
+    // It gets the item, and of a part also what the item is in.
+    const auto parent = made_.find(made.entity.parent);
+    const std::string signature = spelled(column.type, column.optional) + " from " +
+                                  (parent == made_.end() ? "" : parent->second.entity.record + " and ") +
+                                  made.entity.record;
     const auto [same, is_new] = transforms_.try_emplace(*text, signature, field.from->span);
     if (!is_new && same->second.first != signature) transform_clashes_.emplace_back(*text, field.from->span, signature);
     return true;

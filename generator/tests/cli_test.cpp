@@ -380,11 +380,53 @@ TEST_F(CommandLine, a_wrong_command_line_is_exit_code_2) {
 TEST_F(CommandLine, help_and_version_are_no_errors) {
   EXPECT_EQ(pipegen({"--version"}).out, "pipegen " PIPEGEN_VERSION "\n");
   EXPECT_EQ(pipegen({"--help"}).code, 0);
-  for (const char* command : {"generate-worker", "generate-ingest-api", "generate-all", "validate", "graph", "up"}) {
+  for (const char* command :
+       {"generate-worker", "generate-ingest-api", "generate-all", "validate", "graph", "up", "import"}) {
     const Outcome help = pipegen({command, "--help"});
     EXPECT_EQ(help.code, 0);
     EXPECT_NE(help.out.find(std::string("Example:\n  pipegen ") + command), std::string::npos) << help.out;
   }
+}
+
+TEST_F(CommandLine, import_writes_a_schema_that_validate_takes) {
+  put("Old Entities/order.yaml",
+      "entity:\n  name: Order\n  fields: [{name: order_key, type: String, nullable: false}]\n"
+      "  persistence: {table: orders, primary_key: [order_key], engine: x}\n");
+  put("Old Entities/notes.txt", "no entity");
+  const Outcome imported = pipegen({"import", "--entities", "Old Entities", "--output", "schema/orders.yaml"});
+  ASSERT_EQ(imported.code, 0) << imported.err;
+  EXPECT_EQ(imported.out, "schema/orders.yaml: 1 entity of 1 file\n");
+  EXPECT_NE(imported.err.find("Old Entities/order.yaml:4:58: warning: 'engine' of 'persistence'"), std::string::npos)
+      << imported.err;
+  EXPECT_NE(read("schema/orders.yaml").find("pipeline: old-entities\n"), std::string::npos);
+  EXPECT_EQ(snapshot("schema").size(), 1u);
+  EXPECT_EQ(pipegen({"validate", "--schema", "schema/orders.yaml"}).code, 0);
+
+  put("schema/orders.yaml", "mine");
+  const Outcome again = pipegen({"import", "--entities", "Old Entities", "--output", "schema/orders.yaml"});
+  EXPECT_EQ(again.code, 1);
+  EXPECT_NE(again.err.find("schema/orders.yaml is there already"), std::string::npos) << again.err;
+  EXPECT_EQ(read("schema/orders.yaml"), "mine");
+  EXPECT_EQ(pipegen({"import", "--entities", "Old Entities/", "--output", "schema/orders.yaml", "--force", "--pipeline",
+                     "tpch"})
+                .code,
+            0);
+  EXPECT_NE(read("schema/orders.yaml").find("pipeline: tpch\n"), std::string::npos);
+}
+
+TEST_F(CommandLine, import_says_what_keeps_it_from_it_and_writes_nothing) {
+  EXPECT_EQ(pipegen({"import"}).code, 2);
+  EXPECT_EQ(pipegen({"import", "--entities", "nowhere"}).code, 1);
+  fs::create_directory("empty");
+  const Outcome empty = pipegen({"import", "--entities", "empty"});
+  EXPECT_EQ(empty.code, 1);
+  EXPECT_NE(empty.err.find("empty has no file"), std::string::npos) << empty.err;
+  put("old/a.yaml", "entity: {name: A, fields: [{name: a, type: Quux}], persistence: {primary_key: a}}\n");
+  const Outcome wrong = pipegen({"import", "--entities", "old"});
+  EXPECT_EQ(wrong.code, 1);
+  EXPECT_NE(wrong.err.find("old/a.yaml:1:44: error: no type is called 'Quux'"), std::string::npos) << wrong.err;
+  EXPECT_EQ(pipegen({"import", "--entities", "old", "--pipeline", "Not A Name"}).code, 1);
+  EXPECT_FALSE(fs::exists("entities.yaml"));
 }
 
 TEST_F(CommandLine, paths_with_spaces_are_quoted_for_the_shell) {
