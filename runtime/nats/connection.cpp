@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <iterator>
 #include <mutex>
 
@@ -31,6 +32,7 @@ struct Connection::Handles::Shared {
   Side publish{this, "publishing"};
   Side consume{this, "consuming"};
   std::atomic<bool> connected = false;
+  std::atomic<std::uint64_t> breaks = 0;  // of either connection: no answer comes to what was sent before
   std::function<void(bool)> on_change;
   bool closing = false;
   std::string address;
@@ -56,6 +58,7 @@ struct Connection::Handles::Shared {
   static void on_disconnected(natsConnection*, void* closure) {
     auto* side = static_cast<Side*>(closure);
     Shared& shared = *side->shared;
+    ++shared.breaks;
     bool closing = false;
     {
       const std::lock_guard lock(shared.mutex);
@@ -442,8 +445,16 @@ PublishAck Connection::publish_together(std::string_view subject, std::string_vi
                                         const Headers& headers) {
   const std::string what = "event on " + std::string(subject);
   handles_->require_connected(what);
-  const Outcome outcome =
-      handles_->publish_replies->publish(std::string(subject), payload, with_id(headers, message_id));
+  const std::atomic<std::uint64_t>& breaks = handles_->shared->breaks;
+  const std::uint64_t before = breaks;
+  auto promise = std::make_shared<std::promise<Outcome>>();
+  auto answer = promise->get_future();
+  handles_->publish_replies->publish(std::string(subject), payload, with_id(headers, message_id),
+                                     [promise](Outcome outcome) { promise->set_value(std::move(outcome)); });
+  while (answer.wait_for(milliseconds(100)) != std::future_status::ready) {
+    if (breaks != before) throw Unconfirmed(what + " was sent, and then the NATS server went away before its ack");
+  }
+  const Outcome outcome = answer.get();
   if (!outcome.stored()) throw_outcome(outcome, what);
   return outcome.ack;
 }

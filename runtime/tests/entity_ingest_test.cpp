@@ -664,6 +664,82 @@ TEST_F(StatusTest, AMessageIsFoundByItsTimeWhenTheStreamHasForgottenItsId) {
   status(Uuid::random().to_string(), 404);
 }
 
+// --- what must hold whatever happens -------------------------------------------------------------------------------
+
+TEST_F(EntityIngestTest, EveryMessageThatWasAnswered202IsInTheStreamAlthoughNatsIsKilledUnderLoad) {
+  std::atomic<bool> stop = false;
+  std::mutex mutex;
+  std::set<std::string> accepted;
+  std::map<int, int> statuses;
+  std::vector<std::jthread> clients;
+  for (int i = 0; i < 8; ++i) {
+    clients.emplace_back([&, i] {
+      auto http = client();
+      http.set_keep_alive(true);
+      for (int n = 0; !stop; ++n) {
+        const auto answer = http.Post("/ingest/order", order(i * 1'000'000 + n + 1), kJson);
+        const std::lock_guard lock(mutex);
+        ++statuses[answer ? answer->status : -1];
+        if (answer && answer->status == 202) accepted.insert(member(answer->body, "message_id"));
+      }
+    });
+  }
+  const auto count = [&] {
+    const std::lock_guard lock(mutex);
+    return accepted.size();
+  };
+  for (int kills = 0; kills < 3; ++kills) {
+    const std::size_t before = count();
+    ASSERT_TRUE(eventually([&] { return count() > before + 500; }, 8s)) << "requests hang after a kill";
+    nats.kill();
+    nats.start();
+  }
+  const std::size_t before = count();
+  EXPECT_TRUE(eventually([&] { return count() > before + 500; }, 8s));
+  stop = true;
+  clients.clear();
+  for (const auto& [status, times] : statuses) EXPECT_TRUE(status == 202 || status == 503) << status << " " << times;
+  nats::StreamInfo info;
+  ASSERT_EQ(js_GetStreamInfo(info.out(), connection.handles().consume_js, "SHOP_INGEST", nullptr, nullptr), NATS_OK);
+  std::multiset<std::string> stored;
+  for (std::uint64_t at = info->State.FirstSeq; at <= info->State.LastSeq; ++at) {
+    stored.insert(message(at).headers["Nats-Msg-Id"]);
+  }
+  for (const auto& id : accepted) EXPECT_EQ(stored.count(id), 1u) << id;
+}
+
+TEST_F(EntityIngestTest, OfManyLinesExactlyTheMalformedOnesAreRefused) {
+  constexpr int kCount = 20'000;
+  const std::string bad[] = {R"({"orderKey":1,"price":"1.5)",
+                             "{\"orderKey\":1,\"price\":1,\"comment\":\"\xc3\x28\"}",
+                             std::string("{\"orderKey\":1,\"price\":1,\"comment\":\"\0\"}", 39),
+                             std::string(10'000, '['),
+                             R"({"orderKey":9223372036854775808,"price":1})",
+                             R"({"orderKey":1,"price":1e400})",
+                             R"({"orderKey":"1","price":1})",
+                             R"({"orderKey":1,"orderKey":1,"price":1})",
+                             R"({"orderKey":1})",
+                             R"({"orderKey":1,"price":1}{"orderKey":1,"price":1})"};
+  std::string body;
+  int wrong = 0;
+  for (int i = 1; i <= kCount; ++i)
+    body += (i % 10 == 0 ? bad[static_cast<std::size_t>(wrong++) % 10] : order(i)) + "\n";
+  auto http = client();
+  const auto answer = http.Post("/ingest/batch?entity=order", body, kLines);
+  ASSERT_TRUE(answer);
+  ASSERT_EQ(answer->status, 202);
+  const Answer read = read_answer(answer->body);
+  EXPECT_EQ(read.accepted, kCount - wrong);
+  EXPECT_EQ(read.rejected, wrong);
+  for (std::size_t i = 0; i < read.lines.size(); ++i) EXPECT_EQ(read.lines[i], static_cast<int>(i + 1) * 10);
+  EXPECT_EQ(messages(), kCount - wrong);
+  for (const std::string& one : bad) {
+    const int status = http.Post("/ingest/order", one, kJson)->status;
+    EXPECT_TRUE(status == 400 || status == 422) << one.substr(0, 60) << status;
+  }
+  EXPECT_EQ(messages(), kCount - wrong);
+}
+
 // --- who may send, and how much --------------------------------------------------------------------------------------
 
 TEST_F(EntityIngestTest, WithTokensEveryRouteButTheOpenOnesNeedsOne) {

@@ -15,3 +15,13 @@ if("http" IN_LIST PIPEGEN_COMPONENTS)
   target_link_libraries(ingest_benchmark PRIVATE pipegen::http pipegen_flags)
   gtest_discover_tests(http_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600)
 endif()
+
+if("programs" IN_LIST PIPEGEN_COMPONENTS)
+  add_executable(pipegen_ingest_test pipegen_ingest_test.cpp)
+  target_include_directories(pipegen_ingest_test PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(pipegen_ingest_test PRIVATE PIPEGEN_INGEST="$<TARGET_FILE:pipegen-ingest>")
+  target_link_libraries(pipegen_ingest_test PRIVATE pipegen_generic_ingest pipegen_test_support pipegen_flags
+                                                    PkgConfig::PIPEGEN_HTTPLIB GTest::gtest_main)
+  add_dependencies(pipegen_ingest_test pipegen-ingest)
+  gtest_discover_tests(pipegen_ingest_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 120)
+endif()

@@ -128,7 +128,8 @@ class Connection {
                      const Headers& headers = {});
 
   /// The same for many threads at a time: what they publish within a millisecond goes out together, so each waits a
-  /// millisecond longer and all of them get through several times as much. Waits for the ack for 10 s at most.
+  /// millisecond longer and all of them get through several times as much. Waits for the ack for 10 s at most, and not
+  /// when the connection breaks meanwhile.
   PublishAck publish_together(std::string_view subject, std::string_view payload, std::string_view message_id,
                               const Headers& headers = {});
 

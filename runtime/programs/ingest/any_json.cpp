@@ -1,4 +1,4 @@
-#include "any_json.hpp"
+#include "programs/ingest/any_json.hpp"
 
 #include <string>
 #include <vector>

@@ -11,9 +11,10 @@
 #include <string>
 #include <thread>
 
-#include "any_json.hpp"
 #include "pipegen/json.hpp"
 #include "pipegen/nats.hpp"
+#include "programs/ingest/any_json.hpp"
+#include "sql/database.hpp"
 #include "support/nats_server.hpp"
 
 namespace {
@@ -276,6 +277,34 @@ TEST_F(PipegenIngestTest, TakesAnyJsonIntoTheStreamAndNothingElse) {
   EXPECT_TRUE(is_json(described->body));
   EXPECT_EQ(http.Get("/")->status, 200);
   EXPECT_EQ(program.stop(), 0);
+}
+
+TEST_F(PipegenIngestTest, TellsWhatAWorkerNotedInTheDatabase) {
+  const std::string url = "sqlite:" + (folder.path() / "rows.db").string();
+  Program program({"--config", config("entities = [\"order\"]", "[database]\nurl = \"" + url + "\"\n")});
+  auto http = client(program.port());
+  const auto made = http.Post("/ingest/order", "{}", "application/json");
+  ASSERT_TRUE(made);
+  const std::string location = made->get_header_value("Location");
+  const auto before = http.Get(location);
+  // No worker has made the database yet: what is in the stream is known all the same.
+  EXPECT_EQ(before->status, 200) << before->body;
+  EXPECT_NE(before->body.find(R"("status":"accepted")"), std::string::npos) << before->body;
+
+  const auto settings = pipegen::Settings::from("", "test", {{"DATABASE_URL", url}});
+  pipegen::sql::Schema schema;
+  schema.pipeline = "pipegen";
+  const auto database = pipegen::sql::open_sqlite(settings, schema);
+  database->migrate();
+  pipegen::sql::MessageStatus row;
+  row.message_id = location.substr(location.rfind('/') + 1);
+  row.entity_type = "order";
+  row.state = pipegen::sql::MessageState::kCompleted;
+  row.received_at = row.updated_at = pipegen::now();
+  database->session()->put_status(row);
+  const auto after = http.Get(location);
+  EXPECT_EQ(after->status, 200);
+  EXPECT_NE(after->body.find(R"("status":"completed")"), std::string::npos) << after->body;
 }
 
 TEST_F(PipegenIngestTest, SaysWhatIsWrongWithItsConfiguration) {

@@ -1,14 +1,14 @@
-#include "generic_api.hpp"
+#include "programs/ingest/generic_api.hpp"
 
 #include <algorithm>
 #include <deque>
 #include <set>
 #include <string>
 
-#include "any_json.hpp"
 #include "pipegen/error.hpp"
 #include "pipegen/json.hpp"
 #include "pipegen/log.hpp"
+#include "programs/ingest/any_json.hpp"
 
 namespace pipegen::ingest {
 
@@ -152,14 +152,8 @@ std::string describe(const IngestApi& api) {
 std::function<FindMessage(const Settings&)> status_of(const Settings& settings) {
   const auto url = settings.find("database.url");
   if (!url) return nullptr;
-  [[maybe_unused]] const bool sqlite = url->starts_with("sqlite:");
-#ifdef PIPEGEN_INGEST_SQLITE
-  if (sqlite) return sql::find_message_in_sqlite;
-#endif
-#ifdef PIPEGEN_INGEST_POSTGRESQL
-  if (!sqlite) return sql::find_message_in_postgresql;
-#endif
-  throw ConfigError("this pipegen-ingest was built without the driver of the database that database.url names");
+  if (url->starts_with("sqlite:")) return sql::find_message_in_sqlite;
+  return sql::find_message_in_postgresql;
 }
 
 }  // namespace

@@ -5,8 +5,8 @@
 #include <string_view>
 #include <vector>
 
-#include "generic_api.hpp"
 #include "pipegen/ingest.hpp"
+#include "programs/ingest/generic_api.hpp"
 
 namespace {
 
@@ -17,7 +17,19 @@ constexpr std::string_view kUsage =
     "usage: pipegen-ingest [--config FILE] [--check]\n"
     "Takes JSON over HTTP and publishes it to a JetStream stream.\n"
     "  --config FILE  the settings (TOML); else $PIPEGEN_CONFIG, else project.toml here or above\n"
-    "  --check        connect, compare what is on the server with the settings, and exit\n";
+    "  --check        connect, compare what is on the server with the settings, and exit\n"
+    "\n"
+    "A configuration:\n"
+    "  [nats]\n"
+    "  url = \"nats://127.0.0.1:4222\"\n"
+    "  [ingest]\n"
+    "  pipeline = \"shop\"                  # messages go to shop.ingest.order … in the stream SHOP_INGEST\n"
+    "  entities = [\"Order\", \"Customer\"]  # POST /ingest/order, /ingest/customer, /ingest/batch?entity=order\n"
+    "  [ingest_api]\n"
+    "  port = 8080\n"
+    "  tokens_file = \"tokens\"             # optional: bearer tokens\n"
+    "  [database]\n"
+    "  url = \"sqlite:shop.db\"             # optional: where workers note what became of messages\n";
 
 }  // namespace
 
