@@ -33,6 +33,10 @@ json schema_of(const Field& field) {
   if (field.max && numeric) schema["maximum"] = number(*field.max);
   if (field.min_length && (text || sized)) schema[sized ? "minItems" : "minLength"] = *field.min_length;
   if (field.max_length && (text || sized)) schema[sized ? "maxItems" : "maxLength"] = *field.max_length;
+  if (field.type.kind == TypeKind::kMap) {
+    if (field.min_length) schema["minProperties"] = *field.min_length;
+    if (field.max_length) schema["maxProperties"] = *field.max_length;
+  }
   if (field.pattern) schema["pattern"] = "^(?:" + *field.pattern + ")$";
   if (!field.doc.empty() && !schema.contains("$ref")) schema["description"] = field.doc;
   return schema;
@@ -83,7 +87,19 @@ struct Schemas {
 
 void add_schemas(const Type& type, Schemas& schemas);
 
+/// What a schema cannot say of an exact number, which is text so that no client rounds it.
+void describe_decimal(const Field& field, json& schema) {
+  const int whole = field.type.precision - field.type.scale;
+  std::string limits = "An exact number of at most " + std::to_string(whole) + " digits before the point and " +
+                       std::to_string(field.type.scale) + " after it";
+  if (field.min) limits += ", " + *field.min + " or more";
+  if (field.max) limits += ", " + *field.max + " or less";
+  schema["format"] = "decimal";
+  schema["description"] = (field.doc.empty() ? "" : field.doc + (field.doc.ends_with('.') ? " " : ". ")) + limits + ".";
+}
+
 void add_record(const Record& record, const std::string& name, Schemas& schemas) {
+  const bool for_entities = !schemas.pipeline.ingest->entities.empty();
   if (schemas.written.contains(name)) return;
   schemas.written[name] = json::object();
   json schema = {{"type", "object"}};
@@ -91,7 +107,9 @@ void add_record(const Record& record, const std::string& name, Schemas& schemas)
   json properties = json::object();
   json required = json::array();
   for (const Field& field : record.fields) {
-    properties[field.json_name] = schema_of(field);
+    json property = schema_of(field);
+    if (for_entities && field.type.kind == TypeKind::kDecimal) describe_decimal(field, property);
+    properties[field.json_name] = std::move(property);
     // What the publisher makes anew or fills in need not be sent.
     const bool made = field.fresh != FreshKind::kNone || schemas.filled.contains(name + "." + field.name);
     if (!field.optional && !field.default_value && !made) required.push_back(field.json_name);
@@ -125,6 +143,8 @@ json problem(const std::string& description) {
 json text() { return {{"type", "string"}}; }
 json count() { return {{"type", "integer"}, {"minimum", 0}}; }
 json time() { return {{"type", "string"}, {"format", "date-time"}}; }
+
+json retry_after() { return {{"Retry-After", {{"description", "Seconds."}, {"schema", {{"type", "integer"}}}}}}; }
 
 json parameter(const std::string& name, const std::string& in, const std::string& description) {
   return {{"name", name}, {"in", in}, {"required", in == "path"}, {"description", description}, {"schema", text()}};
@@ -244,6 +264,9 @@ json batch_operation(const json& any) {
   json bodies = {{"application/x-ndjson", {{"schema", text()}}}};
   bodies.update(content("application/json", {{"type", "array"}, {"items", any}}));
   json responses = entity_responses();
+  responses["422"] = problem("None was accepted; `errors` says why, as in the answer to one that was.");
+  responses["503"] = problem("Try again later; the good ones up to the line `accepted_through` are accepted.");
+  responses["503"]["headers"] = retry_after();
   responses["202"] = answer("What was accepted is stored in its stream; what was not is in `errors`.",
                             content("application/json", ref("schemas", kBatch)));
   return {{"operationId", "ingest_batch"},
@@ -294,7 +317,11 @@ void add_entity_operations(Schemas& schemas, json& paths, json& parameters, json
                      {"required", json::array({"line", "detail"})}};
   schemas.written[kBatch] = {
       {"type", "object"},
-      {"properties", {{"accepted", count()}, {"rejected", count()}, {"errors", {{"type", "array"}, {"items", line}}}}},
+      {"properties",
+       {{"accepted", count()},
+        {"rejected", count()},
+        {"errors", {{"type", "array"}, {"items", line}, {"description", "By line; the first thousand."}}},
+        {"more_errors", count()}}},
       {"required", json::array({"accepted", "rejected", "errors"})}};
   schemas.written[kMessage] = {
       {"type", "object"},
@@ -306,7 +333,7 @@ void add_entity_operations(Schemas& schemas, json& paths, json& parameters, json
         {"error", text()},
         {"received_at", time()},
         {"updated_at", time()}}},
-      {"required", json::array({"message_id", "entity_type", "status", "attempts", "received_at", "updated_at"})}};
+      {"required", json::array({"message_id", "status", "attempts"})}};
   json entity_type = parameter("X-Entity-Type", "header", "Which entity the body is.");
   entity_type["schema"]["enum"] = pipeline.ingest->entities;
   json entity = parameter("entity", "query", "The same; it wins.");
@@ -320,7 +347,7 @@ void add_entity_operations(Schemas& schemas, json& paths, json& parameters, json
   responses["Taken"] = taken;
   responses["Unauthorized"] = problem("A token is missing, or it is not one of those that are accepted.");
   responses["TooMany"] = problem("Too many requests; try again later.");
-  responses["TooMany"]["headers"] = {{"Retry-After", {{"description", "Seconds."}, {"schema", {{"type", "integer"}}}}}};
+  responses["TooMany"]["headers"] = retry_after();
 }
 
 /// Of the routes that every service has.
@@ -399,7 +426,7 @@ json shared_responses() {
   json started = answer("Accepted: the object and the message are stored.",
                         content("application/json", ref("schemas", kAccepted)));
   started["headers"] = {{"Location", {{"description", "Where the workflow's state is."}, {"schema", text()}}}};
-  const json retry = {{"Retry-After", {{"description", "Seconds."}, {"schema", {{"type", "integer"}}}}}};
+  const json retry = retry_after();
   json in_progress = problem("A request with this Idempotency-Key is being worked on.");
   in_progress["headers"] = retry;
   json unavailable = problem("This cannot be done now; try again later.");

@@ -1,6 +1,7 @@
 #include "http/connection.hpp"
 
 #include <linux/sockios.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -21,7 +22,39 @@ constexpr std::uint64_t kMinRateScarce = 8 * 1024;  // still less than any sound
 // The system's own choice grows to megabytes, which a slow reader holds for minutes.
 constexpr int kSendBuffer = 256 * 1024;
 
+/// The address that a socket is connected to: of IPv6 the network, because a client has as many addresses in it as it
+/// likes.
+std::string address_of(int socket) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (::getpeername(socket, reinterpret_cast<sockaddr*>(&address), &size) != 0) return {};
+  if (address.ss_family == AF_INET6) {
+    const in6_addr& ip = reinterpret_cast<sockaddr_in6&>(address).sin6_addr;
+    const char* octets = reinterpret_cast<const char*>(ip.s6_addr);
+    return IN6_IS_ADDR_V4MAPPED(&ip) ? std::string(octets + 12, 4) : std::string(octets, 8);
+  }
+  const in_addr& ip = reinterpret_cast<sockaddr_in&>(address).sin_addr;
+  return {reinterpret_cast<const char*>(&ip), sizeof ip};
+}
+
 }  // namespace
+
+std::shared_ptr<void> Addresses::take(int socket, int most) {
+  const std::string address = address_of(socket);
+  {
+    const std::lock_guard lock(mutex_);
+    int& count = counts_[address];
+    if (count >= most) return nullptr;
+    ++count;
+  }
+  return {this, [address](Addresses* self) { self->give_back(address); }};
+}
+
+void Addresses::give_back(const std::string& address) {
+  const std::lock_guard lock(mutex_);
+  const auto found = counts_.find(address);
+  if (--found->second == 0) counts_.erase(found);
+}
 
 Connection::Connection(int descriptor) : fd(descriptor) {
   ::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &kSendBuffer, sizeof kSendBuffer);

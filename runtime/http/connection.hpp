@@ -6,9 +6,12 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 
 #include "http/head.hpp"
 
@@ -37,6 +40,19 @@ class Slots {
   std::atomic<int> left_;
 };
 
+/// How many connections each address has. Thread safe.
+class Addresses {
+ public:
+  /// Holds one more for the client of this socket until it is destroyed; nothing when that would be more than `most`.
+  std::shared_ptr<void> take(int socket, int most);
+
+ private:
+  void give_back(const std::string& address);
+
+  std::mutex mutex_;
+  std::unordered_map<std::string, int> counts_;
+};
+
 /// Owned by the polling thread between requests, and by a serving thread during one. Not thread safe.
 class Connection {
  public:
@@ -63,9 +79,10 @@ class Connection {
 
   const int fd;
   int served = 0;
-  std::uint64_t sent = 0;      // octets
-  bool draining = false;       // answered; reads only so that the client sees the answer before the end
-  Clock::time_point deadline;  // of whatever the poller waits for
+  std::uint64_t sent = 0;         // octets
+  bool draining = false;          // answered; reads only so that the client sees the answer before the end
+  Clock::time_point deadline;     // of whatever the poller waits for
+  std::shared_ptr<void> place{};  // among those of its address
 
  private:
   std::string input_;

@@ -1,18 +1,18 @@
 #include "http/ingest_server.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <charconv>
-#include <condition_variable>
-#include <mutex>
-#include <thread>
 
 #include "core/json_text.hpp"
-#include "core/random.hpp"
 #include "core/sha256.hpp"
 #include "http/admin_routes.hpp"
+#include "http/bearer.hpp"
+#include "http/entity_routes.hpp"
 #include "http/idempotency.hpp"
+#include "http/ingest_context.hpp"
+#include "http/ingest_page.hpp"
 #include "http/multipart.hpp"
+#include "http/request_text.hpp"
 #include "http/server.hpp"
 #include "http/status.hpp"
 #include "pipegen/json.hpp"
@@ -26,36 +26,11 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::int64_t kMaxEventBody = 1 << 20;
 constexpr std::size_t kMaxFields = 1u << 20;  // octets of all fields of a form
 constexpr std::size_t kMaxWorkflowId = 512;
-constexpr std::int64_t kHeaderRoom = 4096;  // of a message, in the server's max_payload
-constexpr int kMaxTries = 100;              // of what is done later
-
-/// "application/pdf; charset=x" -> "application/pdf", in lower case.
-std::string media_type_of(std::string_view content_type) {
-  std::string type(content_type.substr(0, content_type.find(';')));
-  while (!type.empty() && type.back() == ' ') type.pop_back();
-  std::transform(type.begin(), type.end(), type.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return type;
-}
-
-std::string joined(const std::vector<std::string>& names) {
-  std::string text;
-  for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
-  return text;
-}
 
 Problem invalid(const std::string& pointer, const std::string& detail) {
-  json::Writer errors;
-  errors.begin_array();
-  errors.begin_object();
-  errors.field("pointer", json::repaired_utf8(pointer));
-  errors.field("detail", json::repaired_utf8(detail));
-  errors.end_object();
-  errors.end_array();
-  return Problem(422, detail).with("errors", errors.take());
+  return Problem(422, detail).with("errors", violations_json({{pointer, detail}}));
 }
 
 /// The fields that a client gives with an upload.
@@ -138,31 +113,6 @@ class Fields {
   Node root_;
 };
 
-std::string random_hex(std::size_t digits) {
-  Bytes random(digits);
-  fill_random(random);
-  std::string text;
-  for (const std::byte octet : random) text.push_back("0123456789abcdef"[std::to_integer<unsigned>(octet) & 15]);
-  return text;
-}
-
-/// W3C trace context for what this request publishes: its trace goes on, under a new span.
-std::string traceparent_from(const std::optional<std::string>& incoming) {
-  const auto is_hex = [](std::string_view text) {
-    return text.find_first_not_of("0123456789abcdef") == std::string_view::npos &&
-           text.find_first_not_of('0') != std::string_view::npos;
-  };
-  if (incoming && incoming->size() == 55) {
-    const std::string_view text = *incoming;
-    const std::string_view flags = text.substr(53, 2);
-    if (text.starts_with("00-") && text[35] == '-' && text[52] == '-' && is_hex(text.substr(3, 32)) &&
-        is_hex(text.substr(36, 16)) && flags.find_first_not_of("0123456789abcdef") == std::string_view::npos) {
-      return "00-" + std::string(text.substr(3, 32)) + "-" + random_hex(16) + "-" + std::string(flags);
-    }
-  }
-  return "00-" + random_hex(32) + "-" + random_hex(16) + "-01";
-}
-
 /// Collects what the generated code publishes; flush() sends it and waits for the acks.
 class IngestOutbox final : public Outbox {
  public:
@@ -213,45 +163,6 @@ class IngestOutbox final : public Outbox {
   bool may_be_stored_ = false;
 };
 
-/// What a request was answered with when it was accepted; kept for repetitions of it.
-struct Accepted {
-  std::string body;
-  std::string location;
-
-  Response response() const {
-    Response out = Response::json(202, body);
-    if (!location.empty()) out.headers.emplace_back("Location", location);
-    return out;
-  }
-};
-
-std::string text_of(const Accepted& accepted) {
-  json::Writer out;
-  out.begin_object();
-  out.field("body", accepted.body);
-  out.field("location", accepted.location);
-  out.end_object();
-  return out.take();
-}
-
-Accepted read_accepted(json::Reader& in) {
-  static constexpr json::Field kFields[] = {{"body"}, {"location"}};
-  Accepted out;
-  for (json::Object fields(in, kFields); fields.next();) (fields.index() == 0 ? out.body : out.location) = in.string();
-  return out;
-}
-
-Accepted accepted(const std::string& workflow_id, const std::string& message_id, std::string location) {
-  json::Writer out;
-  out.begin_object();
-  if (!workflow_id.empty()) out.field("workflow_id", workflow_id);
-  out.field("message_id", message_id);
-  out.field("status", "accepted");
-  out.field("timestamp", now());
-  out.end_object();
-  return {out.take(), std::move(location)};
-}
-
 struct ByteRange {
   std::uint64_t offset = 0;
   std::uint64_t length = 0;
@@ -301,146 +212,72 @@ const char* word_of(WorkflowStatus::State state) {
   return "running";
 }
 
-/// Work that must be done although NATS was away when it was its turn: done as soon as it is back. What it holds is
-/// lost with the process, so nothing here may be needed for a promise, only for tidiness.
-class Later {
- public:
-  ~Later() { stop(); }
-
-  void start(std::function<bool()> can_run) {
-    can_run_ = std::move(can_run);
-    thread_ = std::thread([this] {
-      std::unique_lock lock(mutex_);
-      while (!changed_.wait_for(lock, 1s, [this] { return stopping_; })) {
-        if (tasks_.empty() || !can_run_()) continue;
-        Tasks batch;
-        batch.swap(tasks_);
-        lock.unlock();
-        Tasks again = run(std::move(batch));
-        lock.lock();
-        tasks_.insert(tasks_.end(), again.begin(), again.end());
-      }
-    });
-  }
-
-  void add(std::function<void()> task) {
-    const std::lock_guard lock(mutex_);
-    if (tasks_.size() < 10'000) tasks_.push_back({std::move(task)});
-  }
-
-  void stop() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    changed_.notify_all();
-    if (!thread_.joinable()) return;
-    thread_.join();
-    if (can_run_()) run(std::move(tasks_));
-  }
-
- private:
-  struct Task {
-    std::function<void()> run;
-    int tries = 0;
-  };
-  using Tasks = std::vector<Task>;
-
-  /// Gives back those whose time has not come.
-  static Tasks run(Tasks tasks) {
-    Tasks again;
-    for (auto& task : tasks) {
-      try {
-        task.run();
-      } catch (const Unavailable& error) {
-        if (++task.tries < kMaxTries) {
-          again.push_back(std::move(task));
-        } else {
-          Logger().warning("clearing up was given up", {{"error", error.what()}});
-        }
-      } catch (const std::exception& error) {
-        Logger().warning("clearing up failed", {{"error", error.what()}});
-      }
-    }
-    return again;
-  }
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::function<bool()> can_run_;
-  Tasks tasks_;
-  bool stopping_ = false;
-  std::thread thread_;
-};
-
 }  // namespace
 
 struct IngestServer::Impl {
   Impl(IngestApi given, const Settings& used, Metrics& metrics)
-      : api(std::move(given)),
-        settings(used),
-        threads(static_cast<int>(settings.integer(api.section + ".threads", 64, 2, 512))),
-        upload_timeout(settings.duration(api.section + ".upload_timeout", 10min)),
-        server({.host = settings.text(api.section + ".host", "127.0.0.1"),
-                .port = static_cast<int>(settings.integer(api.section + ".port", api.port, 0, 65'535)),
-                .threads = threads,
-                .connections = static_cast<int>(settings.integer(api.section + ".connections", 800, 1, 1000)),
-                .metrics = &metrics}) {
-    for (const auto& where :
-         settings.unknown(api.section, {"host", "port", "threads", "connections", "upload_timeout", "grace_period"})) {
-      log.warning("a setting has no meaning; is it misspelt?", {{"setting", where}});
+      : context(std::move(given), used),
+        api(context.api),
+        settings(context.settings),
+        upload_timeout(context.upload_timeout),
+        tokens(settings, api.section),
+        entities(context, metrics),
+        server(server_options(context, metrics)) {
+    if (!api.entities.empty()) {
+      server.route("GET", "/", [page = ingest_page(api, tokens.needed())](Request&) { return page; });
     }
-    add_admin_routes(server, metrics, [this] { return readiness(); });
+    entities.add_to([this](std::string method, std::string pattern, Handler handler) {
+      add(std::move(method), std::move(pattern), std::move(handler));
+    });
+    add_admin_routes(server, metrics, [this] { return context.readiness(); });
     server.route("GET", "/openapi.json", [this](Request&) { return Response::json(200, std::string(api.openapi)); });
     for (const Upload& upload : api.uploads) {
-      server.route("POST", upload.path, [this, &upload](Request& request) { return post_upload(request, upload); });
-      server.route("GET", upload.path + "/{workflow_id}",
-                   [this, &upload](Request& request) { return get_status(request, upload); });
+      add("POST", upload.path, [this, &upload](Request& request) { return post_upload(request, upload); });
+      add("GET", upload.path + "/{workflow_id}",
+          [this, &upload](Request& request) { return get_status(request, upload); });
       if (!upload.result) continue;
       server.route("GET", upload.path + "/{workflow_id}/" + upload.result->as,
                    [this, &upload](Request& request) { return get_result(request, upload); });
     }
     for (const EventRoute& event : api.events) {
-      server.route("POST", "/events/" + event.event,
-                   [this, &event](Request& request) { return post_event(request, event); });
+      add("POST", "/events/" + event.event, [this, &event](Request& request) { return post_event(request, event); });
     }
+  }
+
+  static ServerOptions server_options(const IngestContext& context, Metrics& metrics) {
+    const std::string& section = context.api.section;
+    const Settings& settings = context.settings;
+    for (const auto& where :
+         settings.unknown(section, {"host", "port", "threads", "connections", "connections_per_address", "queue",
+                                    "upload_timeout", "grace_period", "tokens", "tokens_file"})) {
+      Logger().warning("a setting has no meaning; is it misspelt?", {{"setting", where}});
+    }
+    return {
+        .host = settings.text(section + ".host", "127.0.0.1"),
+        .port = static_cast<int>(settings.integer(section + ".port", context.api.port, 0, 65'535)),
+        .threads = static_cast<int>(settings.integer(section + ".threads", 64, 2, 512)),
+        .connections = static_cast<int>(settings.integer(section + ".connections", 800, 1, 1000)),
+        .connections_per_address = static_cast<int>(settings.integer(section + ".connections_per_address", 0, 0, 1000)),
+        .queue = static_cast<int>(settings.integer(section + ".queue", 1000, 1, 1000)),
+        .metrics = &metrics};
+  }
+
+  /// A route for those who have a token, if tokens are set.
+  void add(std::string method, std::string pattern, Handler handler) {
+    if (!tokens.needed()) return server.route(std::move(method), std::move(pattern), std::move(handler));
+    server.route(std::move(method), std::move(pattern), [this, handler = std::move(handler)](Request& request) {
+      tokens.check(request);
+      return handler(request);
+    });
   }
 
   // --- what the requests need ----------------------------------------------------------------------------------------
 
-  Readiness readiness() const {
-    const nats::Connection* nats = attached;
-    if (nats == nullptr) return {false, "the service is starting: it waits for NATS"};
-    return {nats->connected(), "NATS is away"};
-  }
-
-  nats::Connection& connection() const {
-    nats::Connection* nats = attached;
-    if (nats == nullptr || !nats->connected()) {
-      throw Problem(503, nats == nullptr ? "the service is starting" : "the message server is away; try again",
-                    {{"Retry-After", "5"}});
-    }
-    return *nats;
-  }
-
-  static std::string name_of(const std::vector<BucketSpec>& buckets, const std::string& schema_name) {
-    for (const auto& bucket : buckets) {
-      if (bucket.schema_name == schema_name) return bucket.name;
-    }
-    return schema_name;
-  }
   ObjectStore objects(const std::string& bucket) const {
-    return ObjectStore(connection(), name_of(api.topology.object_buckets, bucket));
+    return ObjectStore(context.connection(), IngestContext::name_of(api.topology.object_buckets, bucket));
   }
-  KeyValue status_store() const { return KeyValue(connection(), name_of(api.topology.key_values, api.status_bucket)); }
-
-  /// Does it now, or when NATS is back.
-  void now_or_later(std::function<void()> task) {
-    try {
-      task();
-    } catch (const Unavailable&) {
-      later.add(std::move(task));
-    }
+  KeyValue status_store() const {
+    return KeyValue(context.connection(), IngestContext::name_of(api.topology.key_values, api.status_bucket));
   }
 
   void note_accepted(const std::string& workflow_id, const IngestOutbox& outbox) {
@@ -454,78 +291,20 @@ struct IngestServer::Impl {
                                             .reason = {},
                                             .result_event = {},
                                             .result_payload = {}});
-    now_or_later([this, key, value] {
-      nats::Connection& nats = *attached;
-      KeyValue(nats, name_of(api.topology.key_values, api.status_bucket)).put(key, value);
+    context.now_or_later([this, key, value] {
+      nats::Connection& nats = *context.attached;
+      KeyValue(nats, IngestContext::name_of(api.topology.key_values, api.status_bucket)).put(key, value);
     });
   }
 
-  /// The trace of what this request publishes, which its log lines carry too.
-  static std::string begin_trace(Request& request) {
-    std::string trace = traceparent_from(request.header("traceparent"));
-    request.log = request.log.with({{"trace_id", trace.substr(3, 32)}});
-    return trace;
-  }
-
-  // --- Idempotency-Key -----------------------------------------------------------------------------------------------
-
-  /// One try at a request.
-  struct Attempt {
-    std::string id;  // a UUID that its message ids are made of, the same for every try with one Idempotency-Key
-    /// To be called with the digest of the payload when everything is checked and nothing is visible yet.
-    std::function<void(const std::string& digest)> commit = [](const std::string&) {};
-    bool may_be_stored = false;  // this try or one before it may have published, whatever the answer is
-  };
-
-  /// Runs `accept` once per key; a repetition of the same payload gets the first answer. `digest` reads the payload of
-  /// a repetition, without storing it. `path` is that of an upload, else empty.
-  Response once(Request& request, const std::optional<std::string>& key, std::string_view path,
-                const std::function<Accepted(Attempt& attempt)>& accept, const std::function<std::string()>& digest) {
-    Attempt attempt{.id = Uuid::random().to_string()};
-    if (!key || api.idempotency_bucket.empty()) return accept(attempt).response();
-    Idempotency idempotency(connection(), name_of(api.topology.key_values, api.idempotency_bucket),
-                            std::max<std::chrono::milliseconds>(10min, upload_timeout + 1min));
-    Idempotency::Claim claim = idempotency.begin(request.path, *key);
-    switch (claim.state) {
-      case Idempotency::Claim::State::kBusy:
-        throw Problem(409, "a request with this Idempotency-Key is being worked on", {{"Retry-After", "1"}});
-      case Idempotency::Claim::State::kDone:
-        if (digest() != claim.digest) throw other_payload();
-        return json::parse(claim.response, read_accepted).response();
-      case Idempotency::Claim::State::kMine:
-        break;
-    }
-    attempt.id = claim.id;
-    attempt.commit = [&](const std::string& payload) { idempotency.commit(claim, payload); };
-    attempt.may_be_stored = !claim.digest.empty();
-    try {
-      // The one that had the key before may have died between publishing and saying so.
-      const auto before = attempt.may_be_stored ? accepted_before(path, claim.id) : std::nullopt;
-      if (before && digest() != claim.digest) throw other_payload();
-      const Accepted answer = before ? *before : accept(attempt);
-      now_or_later([idempotency, claim, answer]() mutable { idempotency.finish(claim, text_of(answer)); });
-      return answer.response();
-    } catch (...) {
-      const bool published = attempt.may_be_stored;
-      now_or_later([idempotency, claim, published]() mutable { idempotency.release(claim, published); });
-      throw;
-    }
-  }
-
-  std::optional<Accepted> accepted_before(std::string_view path, const std::string& workflow_id) const {
-    if (path.empty() || api.status_bucket.empty()) return std::nullopt;
+  /// Whether a request that died had come to its end.
+  std::optional<Accepted> accepted_before(const std::string& path, const std::string& workflow_id) const {
+    if (api.status_bucket.empty()) return std::nullopt;
     KeyValue store = status_store();
     if (store.count(KeyValue::key_token(workflow_id) + "." + KeyValue::key_token(kIngestStage) + ".*") == 0) {
       return std::nullopt;
     }
-    return accepted(workflow_id, IngestOutbox(settings, workflow_id).first_message_id(),
-                    std::string(path) + "/" + workflow_id);
-  }
-
-  static std::optional<std::string> idempotency_key(const Request& request) {
-    const auto header = request.header("Idempotency-Key");
-    if (!header) return std::nullopt;
-    return parse_idempotency_key(*header);
+    return accepted(workflow_id, IngestOutbox(settings, workflow_id).first_message_id(), path + "/" + workflow_id);
   }
 
   // --- POST <upload> -------------------------------------------------------------------------------------------------
@@ -601,9 +380,9 @@ struct IngestServer::Impl {
   }
 
   Response post_upload(Request& request, const Upload& upload) {
-    nats::Connection& nats = connection();
-    const std::string trace = begin_trace(request);
-    const auto key = idempotency_key(request);
+    nats::Connection& nats = context.connection();
+    const std::string trace = IngestContext::begin_trace(request);
+    const auto key = IngestContext::idempotency_key(request);
     const std::string media_type = media_type_of(request.header("Content-Type").value_or(""));
     const bool is_form = media_type == "multipart/form-data";
     if (!is_form) check_media_type(upload, media_type);
@@ -648,7 +427,10 @@ struct IngestServer::Impl {
       sum.update(bytes_of(fields.json()));
       return base64url(sum.finish());
     };
-    return once(request, key, upload.path, accept, digest);
+    return context.once(request, key,
+                        {.accept = accept, .digest = digest, .accepted_before = [&](const std::string& id) {
+                           return accepted_before(upload.path, id);
+                         }});
   }
 
   void remove_later_if_away(ObjectStore store, const std::string& object_key, bool repeatable) {
@@ -657,7 +439,7 @@ struct IngestServer::Impl {
       remove();
     } catch (const Unavailable&) {
       // With an Idempotency-Key the client will store the same object again, and that one must stay.
-      if (!repeatable) later.add(remove);
+      if (!repeatable) context.later.add(remove);
     } catch (const std::exception& error) {
       log.warning("the object of a failed upload could not be removed",
                   {{"object", object_key}, {"error", error.what()}});
@@ -768,12 +550,12 @@ struct IngestServer::Impl {
   // --- POST /events/<Event> ------------------------------------------------------------------------------------------
 
   Response post_event(Request& request, const EventRoute& event) {
-    nats::Connection& nats = connection();
+    nats::Connection& nats = context.connection();
     if (media_type_of(request.header("Content-Type").value_or("")) != "application/json") {
       throw Problem(415, "send the event as application/json");
     }
-    const std::string trace = begin_trace(request);
-    const auto key = idempotency_key(request);
+    const std::string trace = IngestContext::begin_trace(request);
+    const auto key = IngestContext::idempotency_key(request);
     const auto max_body =
         static_cast<std::uint64_t>(std::clamp<std::int64_t>(nats.max_payload() - kHeaderRoom, 1, kMaxEventBody));
     const auto digest_of = [](const std::string& body) { return base64url(Sha256::of(bytes_of(body))); };
@@ -797,24 +579,16 @@ struct IngestServer::Impl {
       request.log.debug("accepted", {{"event", event.event}});
       return accepted(workflow_id, outbox.first_message_id(), "");
     };
-    return once(request, key, "", accept, [&] { return digest_of(request.read_text(max_body)); });
+    return context.once(request, key,
+                        {.accept = accept, .digest = [&] { return digest_of(request.read_text(max_body)); }});
   }
 
-  /// What is not JSON at all is another mistake than JSON that is no such event.
-  static void check_json(const std::string& body) {
-    try {
-      json::parse(body, [](json::Reader& in) { return in.json(); });
-    } catch (const json::Invalid& error) {
-      throw Problem(400, error.what());
-    }
-  }
-
-  const IngestApi api;
-  const Settings settings;
-  const int threads;
+  IngestContext context;
+  const IngestApi& api;
+  const Settings& settings;
   const std::chrono::milliseconds upload_timeout;
-  std::atomic<nats::Connection*> attached = nullptr;
-  Later later;
+  const BearerTokens tokens;
+  EntityRoutes entities;
   HttpServer server;
   Logger log;
 };
@@ -825,17 +599,17 @@ IngestServer::IngestServer(IngestApi api, const Settings& settings, Metrics& met
 IngestServer::~IngestServer() { stop(std::chrono::milliseconds(0)); }
 
 void IngestServer::start() {
-  impl_->later.start([impl = impl_.get()] { return impl->readiness().ready; });
+  impl_->context.later.start([impl = impl_.get()] { return impl->context.readiness().ready; });
   impl_->server.start();
 }
 
 int IngestServer::port() const noexcept { return impl_->server.port(); }
 
-void IngestServer::attach(nats::Connection& connection) { impl_->attached = &connection; }
+void IngestServer::attach(nats::Connection& connection) { impl_->context.attached = &connection; }
 
 int IngestServer::stop(std::chrono::milliseconds grace) {
   const int cut = impl_->server.stop(grace);
-  impl_->later.stop();
+  impl_->context.later.stop();
   return cut;
 }
 

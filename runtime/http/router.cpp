@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/json_text.hpp"
+#include "http/request_text.hpp"
 #include "pipegen/error.hpp"
 #include "pipegen/json.hpp"
 
@@ -41,16 +42,7 @@ std::optional<std::map<std::string, std::string>> match(std::string_view pattern
 }
 
 Problem problem_of(const json::Invalid& invalid) {
-  json::Writer errors;
-  errors.begin_array();
-  for (const auto& violation : invalid.violations()) {
-    errors.begin_object();
-    errors.field("pointer", json::repaired_utf8(violation.pointer));
-    errors.field("detail", json::repaired_utf8(violation.detail));
-    errors.end_object();
-  }
-  errors.end_array();
-  return Problem(422, "the request is not what the schema says").with("errors", errors.take());
+  return Problem(422, "the request is not what the schema says").with("errors", violations_json(invalid.violations()));
 }
 
 }  // namespace
@@ -59,6 +51,8 @@ const char* title_of(int status) {
   switch (status) {
     case 400:
       return "Bad Request";
+    case 401:
+      return "Unauthorized";
     case 404:
       return "Not Found";
     case 405:
@@ -77,6 +71,8 @@ const char* title_of(int status) {
       return "Range Not Satisfiable";
     case 422:
       return "Unprocessable Content";
+    case 429:
+      return "Too Many Requests";
     case 431:
       return "Request Header Fields Too Large";
     case 500:

@@ -207,6 +207,13 @@ struct HttpServer::Impl {
         refuse(std::move(connection), Problem(503, "too many connections", {{"Retry-After", "1"}}));
         continue;
       }
+      if (options.connections_per_address > 0) {
+        connection->place = addresses.take(fd, options.connections_per_address);
+        if (connection->place == nullptr) {
+          refuse(std::move(connection), Problem(429, "too many connections of one address", {{"Retry-After", "1"}}));
+          continue;
+        }
+      }
       connection->deadline = Clock::now() + options.head_timeout;
       wait_for(std::move(connection));
     }
@@ -266,7 +273,11 @@ struct HttpServer::Impl {
   void hand_over(Owned connection) {
     const bool is_reserved = router.is_reserved(connection->head()->path());
     {
-      const std::lock_guard lock(mutex);
+      std::unique_lock lock(mutex);
+      if (!is_reserved && queue.size() >= static_cast<std::size_t>(options.queue + idle)) {
+        lock.unlock();
+        return refuse(std::move(connection), Problem(503, "too many requests at a time", {{"Retry-After", "1"}}));
+      }
       (is_reserved ? reserved : queue).push_back(std::move(connection));
     }
     has_work.notify_one();
@@ -336,9 +347,11 @@ struct HttpServer::Impl {
     Protocol protocol(router, own_slots, options.idle_timeout, options.pace_window);
     std::unique_lock lock(mutex);
     while (true) {
+      if (!only_reserved) ++idle;
       (only_reserved ? has_reserved : has_work).wait(lock, [&] {
         return done || !reserved.empty() || (!only_reserved && !queue.empty());
       });
+      if (!only_reserved) --idle;
       auto& from = reserved.empty() && !only_reserved ? queue : reserved;
       if (from.empty()) return;
       Owned connection = std::move(from.front());
@@ -397,6 +410,7 @@ struct HttpServer::Impl {
   bool is_empty() const { return queue.empty() && reserved.empty(); }
 
   const ServerOptions options;
+  Addresses addresses;  // before every connection
   Router router;
   Slots slots;
   Slots no_slots{0};
@@ -414,6 +428,7 @@ struct HttpServer::Impl {
   std::deque<Owned> reserved;  // requests of Lane::kReserved
   std::vector<Owned> returned;
   std::set<int> serving;
+  int idle = 0;  // threads that wait for work, or were told of it and have not taken it yet
   bool done = false;
 
   std::thread poll_thread;

@@ -97,9 +97,11 @@ enum class Lane { kOrdinary, kReserved };
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
-  int port = 0;                      // 0 takes a free one
-  int threads = 64;                  // requests served at a time
-  int connections = 800;             // open at a time; more are answered with 503 (select() allows no more than 1024)
+  int port = 0;                     // 0 takes a free one
+  int threads = 64;                 // requests served at a time
+  int connections = 800;            // open at a time; more are answered with 503 (select() allows no more than 1024)
+  int connections_per_address = 0;  // more are answered with 429; 0: as many as there are. An IPv6 network (/64) is one
+  int queue = 1000;                 // requests that wait for a thread; more are answered with 503
   std::size_t max_head = 32 * 1024;  // request line and headers; more is answered with 431
   std::chrono::milliseconds head_timeout{
       10'000};  // from a connection's first octet (or its start) to the end of the head

@@ -433,6 +433,16 @@ PublishAck Connection::publish(std::string_view subject, std::string_view payloa
   return outcome.ack;
 }
 
+PublishAck Connection::publish_together(std::string_view subject, std::string_view payload, std::string_view message_id,
+                                        const Headers& headers) {
+  const std::string what = "event on " + std::string(subject);
+  handles_->require_connected(what);
+  const Outcome outcome =
+      handles_->publish_replies->publish(std::string(subject), payload, with_id(headers, message_id));
+  if (!outcome.stored()) throw_outcome(outcome, what);
+  return outcome.ack;
+}
+
 void Connection::publish_async(std::string_view subject, std::string_view payload, std::string_view message_id,
                                const Headers& headers, Done done) {
   handles_->publish_replies->publish(std::string(subject), payload, with_id(headers, message_id),

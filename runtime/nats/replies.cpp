@@ -109,6 +109,7 @@ void throw_outcome(const Outcome& outcome, std::string_view what) {
   const std::string text = explain(outcome, what);
   if (is_permanent(outcome)) throw PermanentError(text);
   if (outcome.status != NATS_OK && outcome.status != NATS_NO_RESPONDERS) throw Unconfirmed(text);
+  if (outcome.error.starts_with("maximum ")) throw StreamFull(text);
   // Everything else that a stream says about a publish is about its own state: full, sealed, without a leader.
   throw Unavailable(text);
 }

@@ -95,6 +95,23 @@ std::string last_by(const std::string& subject) {
   return request.take();
 }
 
+/// Many requests for one message each; those that get none are left out.
+std::vector<Stored> messages_of(Connection::Handles& handles, const std::string& stream,
+                                const std::vector<std::string>& requests, const std::string& what) {
+  std::vector<Stored> messages;
+  std::deque<std::future<Message>> in_flight;
+  for (std::size_t next = 0; next < requests.size() || !in_flight.empty();) {
+    if (next < requests.size() && in_flight.size() < kRequestsInFlight) {
+      in_flight.push_back(handles.consume_replies->request(get_subject(stream), requests[next], what));
+      ++next;
+      continue;
+    }
+    if (auto stored = stored_of(in_flight.front().get(), what)) messages.push_back(*std::move(stored));
+    in_flight.pop_front();
+  }
+  return messages;
+}
+
 }  // namespace
 
 void check_bucket_name(const std::string& bucket) {
@@ -113,18 +130,17 @@ std::optional<Stored> last_message(Connection::Handles& handles, const std::stri
 std::vector<Stored> last_messages(Connection::Handles& handles, const std::string& stream,
                                   const std::vector<std::string>& subjects, const std::string& what) {
   handles.require_connected(what);
-  std::vector<Stored> messages;
-  std::deque<std::future<Message>> in_flight;
-  for (std::size_t next = 0; next < subjects.size() || !in_flight.empty();) {
-    if (next < subjects.size() && in_flight.size() < kRequestsInFlight) {
-      in_flight.push_back(handles.consume_replies->request(get_subject(stream), last_by(subjects[next]), what));
-      ++next;
-      continue;
-    }
-    if (auto stored = stored_of(in_flight.front().get(), what)) messages.push_back(*std::move(stored));
-    in_flight.pop_front();
-  }
-  return messages;
+  std::vector<std::string> requests;
+  for (const auto& subject : subjects) requests.push_back(last_by(subject));
+  return messages_of(handles, stream, requests, what);
+}
+
+std::vector<Stored> messages_at(Connection::Handles& handles, const std::string& stream,
+                                const std::vector<std::uint64_t>& sequences, const std::string& what) {
+  handles.require_connected(what);
+  std::vector<std::string> requests;
+  for (const auto sequence : sequences) requests.push_back("{\"seq\":" + std::to_string(sequence) + "}");
+  return messages_of(handles, stream, requests, what);
 }
 
 std::optional<Stored> next_message(Connection::Handles& handles, const std::string& stream, const std::string& subject,

@@ -33,6 +33,9 @@ std::vector<Stored> last_messages(Connection::Handles& handles, const std::strin
 /// The first message of `subject` at `sequence` or after it.
 std::optional<Stored> next_message(Connection::Handles& handles, const std::string& stream, const std::string& subject,
                                    std::uint64_t sequence, const std::string& what);
+/// The messages of these sequences, in the same order; those that are gone are left out.
+std::vector<Stored> messages_at(Connection::Handles& handles, const std::string& stream,
+                                const std::vector<std::uint64_t>& sequences, const std::string& what);
 /// The subjects that match and have a message.
 std::vector<std::string> subjects_of(Connection::Handles& handles, const std::string& stream, const std::string& filter,
                                      const std::string& what);

@@ -87,6 +87,13 @@ class Unconfirmed : public Unavailable {
   using Unavailable::Unavailable;
 };
 
+/// A publish that was refused because the stream has no room: nothing was stored, and nothing will be until its
+/// messages are consumed or it is given more room.
+class StreamFull : public Unavailable {
+ public:
+  using Unavailable::Unavailable;
+};
+
 /// What the server said to a publish.
 struct PublishAck {
   std::string stream{};
@@ -114,11 +121,16 @@ class Connection {
   std::int64_t max_payload() const;
 
   /// Publishes and waits for the stream's ack, 5 s at most. Throws Unconfirmed (sent, but no answer), any other
-  /// Unavailable (not stored: no connection, no responders, stream full) or PermanentError (larger than max_payload or
+  /// Unavailable (not stored: no connection, no responders; StreamFull) or PermanentError (larger than max_payload or
   /// the stream's max_msg_size; no subject that can be published to, or one of more than 3 KiB). Give `message_id`: a
   /// publish that timed out may still arrive.
   PublishAck publish(std::string_view subject, std::string_view payload, std::string_view message_id,
                      const Headers& headers = {});
+
+  /// The same for many threads at a time: what they publish within a millisecond goes out together, so each waits a
+  /// millisecond longer and all of them get through several times as much. Waits for the ack for 10 s at most.
+  PublishAck publish_together(std::string_view subject, std::string_view payload, std::string_view message_id,
+                              const Headers& headers = {});
 
   /// Publishes without waiting; `done` is called once, from a thread of the library, with the ack or the error text;
   /// `permanent` says that trying again cannot help (too large for the server or its stream, no possible subject).

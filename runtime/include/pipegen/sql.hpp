@@ -124,6 +124,8 @@ class Row {
   friend class Batch;
   Row(Batch& batch, std::size_t table) : batch_(batch), table_(table) {}
   Cell& next();
+  void add_octets(Cell::Kind kind, std::string_view octets);
+  std::string column() const;
 
   Batch& batch_;
   std::size_t table_;

@@ -1,0 +1,73 @@
+// What the routes of one ingestion API share: its NATS connection, once it has one, and doing a request once per
+// Idempotency-Key.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "http/later.hpp"
+#include "http/server.hpp"
+#include "pipegen/admin.hpp"
+#include "pipegen/ingest.hpp"
+#include "pipegen/nats.hpp"
+#include "pipegen/settings.hpp"
+
+namespace pipegen::http {
+
+/// What a request was answered with when it was accepted; kept for repetitions of it.
+struct Accepted {
+  std::string body{};
+  std::string location{};
+
+  Response response() const;
+};
+
+/// 202 for one message. `workflow_id` may be empty.
+Accepted accepted(const std::string& workflow_id, const std::string& message_id, std::string location);
+
+/// One try at a request.
+struct Attempt {
+  std::string id{};  // a UUID that its message ids are made of, the same for every try with one Idempotency-Key
+  /// To be called with the digest of the payload when everything is checked and nothing is visible yet.
+  std::function<void(const std::string& digest)> commit = [](const std::string&) {};
+  bool may_be_stored = false;  // this try or one before it may have published, whatever the answer is
+};
+
+/// A request that is done once per key.
+struct OnceTask {
+  std::function<Accepted(Attempt& attempt)> accept{};
+  /// Reads the payload of a repetition, without storing it.
+  std::function<std::string()> digest{};
+  /// What an attempt of this id was answered with, if that can be found out after its process died.
+  std::function<std::optional<Accepted>(const std::string& id)> accepted_before{};
+  std::chrono::milliseconds patience{0};  // for another request of this key that is on its way
+};
+
+/// Thread safe.
+struct IngestContext {
+  IngestContext(IngestApi given, const Settings& used);
+
+  Readiness readiness() const;
+  /// Throws Problem 503 while there is none.
+  nats::Connection& connection() const;
+  static std::string name_of(const std::vector<BucketSpec>& buckets, const std::string& schema_name);
+  /// Does it now, or when NATS is back.
+  void now_or_later(std::function<void()> task);
+  /// Runs the task once per key; a repetition of the same payload gets the first answer.
+  Response once(Request& request, const std::optional<std::string>& key, const OnceTask& task);
+  static std::optional<std::string> idempotency_key(const Request& request);
+  /// The trace of what this request publishes, which its log lines carry too.
+  static std::string begin_trace(Request& request);
+
+  const IngestApi api;
+  const Settings settings;
+  const std::chrono::milliseconds upload_timeout;
+  std::atomic<nats::Connection*> attached = nullptr;
+  Later later;
+};
+
+}  // namespace pipegen::http

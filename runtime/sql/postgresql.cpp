@@ -1,0 +1,480 @@
+// PostgreSQL: an INSERT for each table and batch, from one array for each column.
+#include <algorithm>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <stdexcept>
+
+#include "pipegen/error.hpp"
+#include "pipegen/message_status.hpp"
+#include "sql/database.hpp"
+#include "sql/migrations.hpp"
+#include "sql/names.hpp"
+#include "sql/postgresql_connection.hpp"
+#include "sql/selection.hpp"
+#include "sql/status.hpp"
+
+namespace pipegen::sql {
+namespace {
+
+constexpr std::string_view kStatusColumns =
+    "message_status (message_id, entity_type, status, attempts, error, received_at, updated_at)";
+
+/// `unnest($1::text[], $2::bigint[])` over columns of a table, and their versions.
+std::string unnest(const Table& table, std::span<const std::size_t> columns, bool versions) {
+  std::string list;
+  int place = 0;
+  const auto add = [&](std::string_view type) {
+    list += (list.empty() ? "$" : ", $") + std::to_string(++place) + "::" + std::string(type);
+  };
+  for (const std::size_t column : columns) add(array_type(table.columns[column].kind));
+  if (versions) add("bigint[]");
+  return "unnest(" + list + ")";
+}
+
+/// `k1, k2` and so on.
+std::string key_aliases(std::size_t count) {
+  std::string list;
+  for (std::size_t i = 1; i <= count; ++i) list += (i > 1 ? ", k" : "k") + std::to_string(i);
+  return list;
+}
+
+/// `t."a" = u.k1 AND t."b" = u.k2`
+std::string matches(const Table& table, std::span<const std::size_t> columns) {
+  std::string text;
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    text += (i > 0 ? " AND t." : "t.") + quote(table.columns[columns[i]].name) + " = u.k" + std::to_string(i + 1);
+  }
+  return text;
+}
+
+std::int64_t big_endian(const char* octets, int size) {
+  std::uint64_t number = 0;
+  for (int i = 0; i < size; ++i) number = number << 8 | static_cast<unsigned char>(octets[i]);
+  return size == 4 ? static_cast<std::int32_t>(number) : static_cast<std::int64_t>(number);
+}
+
+std::int64_t integer_at(const Result& result, int row, int column) {
+  return big_endian(PQgetvalue(result.get(), row, column), PQgetlength(result.get(), row, column));
+}
+
+std::string text_at(const Result& result, int row, int column) {
+  return {PQgetvalue(result.get(), row, column), static_cast<std::size_t>(PQgetlength(result.get(), row, column))};
+}
+
+Timestamp time_at(const Result& result, int row, int column) {
+  return Timestamp(std::chrono::microseconds(integer_at(result, row, column) + kMicrosTo2000));
+}
+
+// ---- sessions -------------------------------------------------------------------------------------------------------
+
+/// The statements of one table, made once.
+struct TableStatements {
+  std::vector<std::size_t> all{};  // columns
+  std::string insert{};
+  std::string insert_name{};
+  std::string losers{};  // of a table without parent
+  std::string losers_name{};
+  std::string remove{};  // of one with parent
+  std::string remove_name{};
+};
+
+std::vector<TableStatements> statements_of(const Schema& schema, const std::vector<Ancestry>& ancestries) {
+  std::vector<TableStatements> result;
+  for (std::size_t i = 0; i < schema.tables.size(); ++i) {
+    const Table& table = schema.tables[i];
+    const std::string number = std::to_string(i);
+    TableStatements statements;
+    for (std::size_t column = 0; column < table.columns.size(); ++column) statements.all.push_back(column);
+    statements.insert = "INSERT INTO " + quote(table.name) + " (" + row_columns(table) + ") SELECT * FROM " +
+                        unnest(table, statements.all, !table.parent) + conflict_clause(table);
+    statements.insert_name = "insert_" + number;
+    if (table.parent) {
+      const auto& key = ancestries[i].root_key;
+      const Table& root = schema.tables[ancestries[i].root];
+      statements.remove = "DELETE FROM " + quote(table.name) + " AS t USING " + unnest(root, root.key, false) +
+                          " AS u(" + key_aliases(key.size()) + ") WHERE " + matches(table, key);
+      statements.remove_name = "remove_" + number;
+    } else {
+      statements.losers = "SELECT u.place FROM " + unnest(table, table.key, true) + " WITH ORDINALITY AS u(" +
+                          key_aliases(table.key.size()) + ", version, place) JOIN " + quote(table.name) + " AS t ON " +
+                          matches(table, table.key) + " WHERE t." + quote(kVersionColumn) + " <> u.version";
+      statements.losers_name = "losers_" + number;
+    }
+    result.push_back(std::move(statements));
+  }
+  return result;
+}
+
+class PostgresqlSession final : public Session {
+ public:
+  PostgresqlSession(const PostgresqlOptions& options, const Schema& schema, const std::vector<Ancestry>& ancestries)
+      : options_(options),
+        schema_(schema),
+        ancestries_(ancestries),
+        statements_(statements_of(schema, ancestries)),
+        selection_(schema, ancestries, true) {}
+
+  std::vector<Rejected> write(const Batch& batch, std::span<const MessageStatus> statuses) override {
+    if (&batch.schema() != &schema_) throw std::logic_error("the batch is of another schema than the database");
+    std::vector<Rejected> rejected = selection_.select(batch);
+    guarded([&] {
+      connection_->send("BEGIN");
+      std::vector<std::size_t> asked;  // tables whose counts say whether every row was written
+      std::vector<std::size_t> sent;
+      for (std::size_t table = 0; table < schema_.tables.size(); ++table) {
+        if (schema_.tables[table].parent || selection_.rows(table).empty()) continue;
+        insert(batch, table);
+        sent.push_back(table);
+        const bool rejects = schema_.tables[table].on_conflict == OnConflict::kReject;
+        if (rejects || ancestries_[table].has_children) asked.push_back(table);
+      }
+      if (!asked.empty()) {
+        const auto results = connection_->finish();
+        find_losers(batch, sent, asked, results, rejected);
+        if (!rejected.empty()) {
+          connection_->rollback();
+          return;
+        }
+      }
+      selection_.select_children(batch);
+      for (std::size_t table = schema_.tables.size(); table-- > 0;) {
+        if (schema_.tables[table].parent) remove_children(batch, table);
+      }
+      for (std::size_t table = 0; table < schema_.tables.size(); ++table) {
+        if (schema_.tables[table].parent && !selection_.rows(table).empty()) insert(batch, table);
+      }
+      write_statuses(statuses);
+      connection_->send("COMMIT");
+      const auto results = connection_->finish();
+      if (std::string_view(PQcmdStatus(results.back().get())) != "COMMIT") {
+        throw Unavailable("PostgreSQL rolled the transaction back");
+      }
+    });
+    std::sort(rejected.begin(), rejected.end(), [](const auto& a, const auto& b) { return a.message < b.message; });
+    rejected.erase(std::unique(rejected.begin(), rejected.end(),
+                               [](const auto& a, const auto& b) { return a.message == b.message; }),
+                   rejected.end());
+    return rejected;
+  }
+
+  int note_attempt(const MessageStatus& status) override {
+    static const std::string statement =
+        "INSERT INTO " + std::string(kStatusColumns) +
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (message_id) DO UPDATE SET attempts = "
+        "message_status.attempts + 1, status = CASE WHEN message_status.status IN ('completed', 'dead_lettered') THEN "
+        "message_status.status ELSE excluded.status END, error = excluded.error, updated_at = excluded.updated_at "
+        "RETURNING attempts";
+    int attempts = 0;
+    guarded([&] {
+      add_status(status, 1);
+      connection_->send_prepared("note_attempt", statement, parameters_);
+      const auto results = connection_->finish();
+      attempts = static_cast<int>(integer_at(results.at(0), 0, 0));
+    });
+    return attempts;
+  }
+
+  void put_status(const MessageStatus& status) override {
+    static const std::string statement =
+        "INSERT INTO " + std::string(kStatusColumns) +
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (message_id) DO UPDATE SET entity_type = "
+        "excluded.entity_type, status = excluded.status, attempts = excluded.attempts, error = excluded.error, "
+        "received_at = excluded.received_at, updated_at = excluded.updated_at";
+    guarded([&] {
+      add_status(status, status.attempts);
+      connection_->send_prepared("put_status", statement, parameters_);
+      connection_->finish();
+    });
+  }
+
+  std::optional<MessageStatus> find_status(std::string_view message_id) override {
+    static const std::string statement =
+        "SELECT entity_type, status, attempts, coalesce(error, ''), received_at, updated_at FROM message_status WHERE "
+        "message_id = $1";
+    std::optional<MessageStatus> found;
+    guarded([&] {
+      parameters_.clear();
+      parameters_.add_text(message_id);
+      connection_->send_prepared("find_status", statement, parameters_);
+      const auto results = connection_->finish();
+      const Result& result = results.at(0);
+      if (PQntuples(result.get()) == 0) return;
+      found.emplace();
+      found->message_id = message_id;
+      found->entity_type = text_at(result, 0, 0);
+      found->state = parse_message_state(text_at(result, 0, 1)).value_or(MessageState::kFailed);
+      found->attempts = static_cast<int>(integer_at(result, 0, 2));
+      found->error = text_at(result, 0, 3);
+      found->received_at = time_at(result, 0, 4);
+      found->updated_at = time_at(result, 0, 5);
+    });
+    return found;
+  }
+
+  bool has_status_table() {
+    bool there = false;
+    guarded([&] {
+      connection_->send("SELECT 1 WHERE to_regclass('message_status') IS NOT NULL");
+      there = PQntuples(connection_->finish().at(0).get()) > 0;
+    });
+    return there;
+  }
+
+  void check() override {
+    guarded([&] {
+      connection_->send("UPDATE pipegen_migrations SET version = version WHERE false");
+      connection_->finish();
+    });
+  }
+
+ private:
+  template <typename Work>
+  void guarded(Work work) {
+    if (!connection_) connection_ = std::make_unique<PostgresqlConnection>(options_);
+    try {
+      work();
+    } catch (const Unavailable&) {
+      connection_.reset();
+      throw;
+    } catch (...) {
+      connection_->rollback();
+      if (!connection_->usable()) connection_.reset();
+      throw;
+    }
+  }
+
+  void insert(const Batch& batch, std::size_t table) {
+    const TableStatements& statements = statements_[table];
+    const auto& rows = selection_.rows(table);
+    parameters_.clear();
+    for (const std::size_t column : statements.all) parameters_.add_column(batch, table, column, rows);
+    if (!schema_.tables[table].parent) parameters_.add_versions(batch, table, rows);
+    connection_->send_prepared(statements.insert_name, statements.insert, parameters_);
+  }
+
+  /// Of the rows that were not written those that another version stands in the way of. (The others are from this very
+  /// message, delivered again.)
+  void find_losers(const Batch& batch, const std::vector<std::size_t>& sent, const std::vector<std::size_t>& asked,
+                   const std::vector<Result>& inserts, std::vector<Rejected>& rejected) {
+    std::vector<std::size_t> looked_at;
+    for (std::size_t i = 0; i < sent.size(); ++i) {
+      const std::size_t table = sent[i];
+      if (std::find(asked.begin(), asked.end(), table) == asked.end()) continue;
+      const auto written = std::strtoull(PQcmdTuples(inserts.at(i + 1).get()), nullptr, 10);  // behind BEGIN
+      const auto& rows = selection_.rows(table);
+      if (written >= rows.size()) continue;
+      parameters_.clear();
+      for (const std::size_t column : schema_.tables[table].key) parameters_.add_column(batch, table, column, rows);
+      parameters_.add_versions(batch, table, rows);
+      connection_->send_prepared(statements_[table].losers_name, statements_[table].losers, parameters_);
+      looked_at.push_back(table);
+    }
+    if (looked_at.empty()) return;
+    const auto results = connection_->finish();
+    for (std::size_t i = 0; i < looked_at.size(); ++i) {
+      const std::size_t table = looked_at[i];
+      const Table& of = schema_.tables[table];
+      for (int n = 0; n < PQntuples(results.at(i).get()); ++n) {
+        const std::uint32_t row = selection_.rows(table).at(static_cast<std::size_t>(integer_at(results[i], n, 0) - 1));
+        selection_.lose(table, row);
+        if (of.on_conflict == OnConflict::kReject) {
+          rejected.push_back(
+              {batch.rows(table).message[row], of.name + " has a row with this key from an earlier message"});
+        }
+      }
+    }
+  }
+
+  void remove_children(const Batch& batch, std::size_t table) {
+    const std::size_t root = ancestries_[table].root;
+    const auto& rows = selection_.rows(root);
+    if (rows.empty()) return;
+    parameters_.clear();
+    for (const std::size_t column : schema_.tables[root].key) parameters_.add_column(batch, root, column, rows);
+    connection_->send_prepared(statements_[table].remove_name, statements_[table].remove, parameters_);
+  }
+
+  void write_statuses(std::span<const MessageStatus> statuses) {
+    static const std::string statement =
+        "INSERT INTO " + std::string(kStatusColumns) +
+        " SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::timestamptz[], "
+        "$7::timestamptz[])" +
+        status_conflict_clause();
+    if (statuses.empty()) return;
+    // Of several for one message the last: a statement writes no row twice.
+    sorted_.clear();
+    for (const MessageStatus& status : statuses) sorted_.push_back(&status);
+    const auto by_id = [](const auto* a, const auto* b) { return a->message_id < b->message_id; };
+    if (!std::is_sorted(sorted_.begin(), sorted_.end(), by_id)) std::stable_sort(sorted_.begin(), sorted_.end(), by_id);
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < sorted_.size(); ++i) {
+      if (i + 1 < sorted_.size() && sorted_[i]->message_id == sorted_[i + 1]->message_id) continue;
+      sorted_[kept++] = sorted_[i];
+    }
+    sorted_.resize(kept);
+    parameters_.clear();
+    parameters_.add_statuses(sorted_);
+    connection_->send_prepared("write_statuses", statement, parameters_);
+  }
+
+  void add_status(const MessageStatus& status, int attempts) {
+    parameters_.clear();
+    parameters_.add_text(status.message_id);
+    parameters_.add_text(status.entity_type);
+    parameters_.add_text(to_string(status.state));
+    parameters_.add_integer(attempts);
+    if (status.error.empty()) {
+      parameters_.add_null();
+    } else {
+      parameters_.add_text(storable(status.error));
+    }
+    parameters_.add_timestamp(status.received_at);
+    parameters_.add_timestamp(status.updated_at);
+  }
+
+  const PostgresqlOptions& options_;
+  const Schema& schema_;
+  const std::vector<Ancestry>& ancestries_;
+  std::vector<TableStatements> statements_;
+  Selection selection_;
+  Parameters parameters_{};
+  std::vector<const MessageStatus*> sorted_{};
+  std::unique_ptr<PostgresqlConnection> connection_{};
+};
+
+// ---- migrations -----------------------------------------------------------------------------------------------------
+
+class PostgresqlMigration final : public MigrationConnection {
+ public:
+  explicit PostgresqlMigration(const PostgresqlOptions& options) : connection_(options) {
+    // A table that is rewritten takes as long as it takes.
+    execute("SET statement_timeout = 0; SET lock_timeout = '60s'");
+  }
+
+  void begin() override {
+    // The number means nothing; every pipegen has the same.
+    execute("BEGIN; SELECT pg_advisory_xact_lock(5065472361)");
+  }
+  void commit() override { execute("COMMIT"); }
+  void rollback() noexcept override { connection_.rollback(); }
+  void execute(const std::string& statements) override { connection_.execute(statements, std::chrono::hours(24)); }
+
+  bool has_index(const std::string& name) override {
+    parameters_.clear();
+    parameters_.add_text(quote(name));
+    connection_.send_prepared("has_index", "SELECT 1 WHERE to_regclass($1::text) IS NOT NULL", parameters_);
+    return PQntuples(connection_.finish().at(0).get()) > 0;
+  }
+
+  std::vector<Applied> applied(const std::string& pipeline) override {
+    parameters_.clear();
+    parameters_.add_text(pipeline);
+    connection_.send_prepared(
+        "applied", "SELECT version, fingerprint FROM pipegen_migrations WHERE pipeline = $1 ORDER BY version",
+        parameters_);
+    const auto results = connection_.finish();
+    std::vector<Applied> applied;
+    for (int row = 0; row < PQntuples(results.at(0).get()); ++row) {
+      applied.push_back({static_cast<int>(integer_at(results[0], row, 0)), text_at(results[0], row, 1)});
+    }
+    return applied;
+  }
+
+ private:
+  PostgresqlConnection connection_;
+  Parameters parameters_{};
+};
+
+class PostgresqlDatabase final : public Database {
+ public:
+  PostgresqlDatabase(PostgresqlOptions options, const Schema& schema)
+      : options_(std::move(options)), schema_(schema), ancestries_(ancestries(schema)) {}
+
+  std::unique_ptr<Session> session() override {
+    return std::make_unique<PostgresqlSession>(options_, schema_, ancestries_);
+  }
+  void migrate() override {
+    PostgresqlMigration connection(options_);
+    sql::migrate(connection, schema_, Dialect::kPostgresql);
+  }
+  std::string description() const override { return description_of(options_); }
+  bool concurrent() const override { return true; }
+
+ private:
+  PostgresqlOptions options_;
+  const Schema& schema_;
+  std::vector<Ancestry> ancestries_;
+};
+
+// ---- status of messages ---------------------------------------------------------------------------------------------
+
+/// Sessions of a process that reads only.
+class Readers {
+ public:
+  explicit Readers(PostgresqlOptions options) : options_(std::move(options)) {}
+
+  std::optional<MessageRecord> find(std::string_view message_id) {
+    auto session = take();
+    try {
+      auto found = look_up(*session, message_id);
+      give_back(std::move(session));
+      return record_of(std::move(found));
+    } catch (...) {
+      give_back(std::move(session));
+      throw;
+    }
+  }
+
+ private:
+  static constexpr int kMost = 4;
+
+  /// Before the first migration of whoever writes there is no such table, and no message.
+  static std::optional<MessageStatus> look_up(PostgresqlSession& session, std::string_view message_id) {
+    try {
+      return session.find_status(message_id);
+    } catch (const ConfigError&) {
+      if (session.has_status_table()) throw;
+      return std::nullopt;
+    }
+  }
+
+  std::unique_ptr<PostgresqlSession> take() {
+    std::unique_lock lock(mutex_);
+    returned_.wait(lock, [this] { return !idle_.empty() || made_ < kMost; });
+    if (idle_.empty()) {
+      ++made_;
+      return std::make_unique<PostgresqlSession>(options_, schema_, none_);
+    }
+    auto session = std::move(idle_.back());
+    idle_.pop_back();
+    return session;
+  }
+
+  void give_back(std::unique_ptr<PostgresqlSession> session) {
+    const std::lock_guard lock(mutex_);
+    idle_.push_back(std::move(session));
+    returned_.notify_one();
+  }
+
+  const PostgresqlOptions options_;
+  const Schema schema_{};
+  const std::vector<Ancestry> none_{};
+  std::mutex mutex_{};
+  std::condition_variable returned_{};
+  std::vector<std::unique_ptr<PostgresqlSession>> idle_{};
+  int made_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Database> open_postgresql(const Settings& settings, const Schema& schema) {
+  return std::make_unique<PostgresqlDatabase>(postgresql_options(settings), schema);
+}
+
+FindMessage find_message_in_postgresql(const Settings& settings) {
+  const auto readers = std::make_shared<Readers>(postgresql_options(settings));
+  return [readers](std::string_view message_id) { return readers->find(message_id); };
+}
+
+}  // namespace pipegen::sql
