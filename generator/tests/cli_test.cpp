@@ -177,7 +177,7 @@ TEST_F(CommandLine, one_entity_gets_a_worker_of_its_own) {
   EXPECT_NE(rows.find("void add_part_row("), std::string::npos);
   EXPECT_EQ(rows.find("const Customer& customer"), std::string::npos);
   // Whoever comes first makes every table.
-  EXPECT_NE(rows.find(".name = \"customer\""), std::string::npos);
+  EXPECT_NE(read("services/order-worker/generated/tables.cpp").find(".name = \"customer\""), std::string::npos);
 
   const Outcome part = pipegen({"generate-worker", "--schema", "shop.yaml", "--entity", "Part"});
   EXPECT_EQ(part.code, 1);
