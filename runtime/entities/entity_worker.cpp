@@ -253,7 +253,7 @@ void EntityWorker::write_batches() {
     const auto began = Clock::now();
     alone ? write_alone(writer, items) : write(writer, items);
     duration_.observe(std::chrono::duration<double>(Clock::now() - began).count());
-    leave(alone);
+    leave();
     for (const auto& feed : feeds_) feed->wake();
   }
   const std::lock_guard lock(mutex_);
@@ -267,7 +267,7 @@ EntityWorker::Items EntityWorker::take(bool& alone, bool& idle) {
   const auto something = [&] {
     if (stopping_) return true;
     if (alone_ || !holds_.empty()) return false;
-    // A suspect waits until nothing else is written, and nothing begins before it was.
+    // Suspects wait until nothing else is written, and nothing begins before they were.
     return suspects_.empty() ? !queue_.empty() : writing_ == 0;
   };
   if (!work_.wait_for(lock, options_.check_every, something)) {
@@ -278,9 +278,10 @@ EntityWorker::Items EntityWorker::take(bool& alone, bool& idle) {
   Items items;
   if (stopping_) return items;
   ++writing_;
-  alone = alone_ = !suspects_.empty();
-  auto& from = alone ? suspects_ : queue_;
-  const std::size_t count = alone ? 1 : std::min(batch_size_, from.size());
+  alone_ = !suspects_.empty();
+  auto& from = alone_ ? suspects_ : queue_;
+  const std::size_t count = std::min(alone_ ? suspects_at_a_time(from.front()) : batch_size_, from.size());
+  alone = alone_ && count == 1;
   items.reserve(count);
   for (std::size_t i = 0; i < count; ++i) {
     items.push_back(std::move(from.front()));
@@ -289,11 +290,16 @@ EntityWorker::Items EntityWorker::take(bool& alone, bool& idle) {
   return items;
 }
 
-void EntityWorker::leave(bool alone) {
+/// An eighth at each further end of the process: what was in hand with the one that ends it is soon out of its way.
+std::size_t EntityWorker::suspects_at_a_time(const Item& item) const {
+  const std::uint64_t more = item.delivery->info.deliveries - static_cast<std::uint64_t>(max_deliver_);
+  return more > 6 ? 1 : std::max<std::size_t>(1, batch_size_ >> (3 * more));
+}
+
+void EntityWorker::leave() {
   const std::lock_guard lock(mutex_);
   --writing_;
-  if (alone) alone_ = false;
-  if (alone || !suspects_.empty()) work_.notify_all();
+  if (std::exchange(alone_, false) || !suspects_.empty()) work_.notify_all();
 }
 
 void EntityWorker::write(Writer& writer, const Items& items) {

@@ -101,7 +101,8 @@ class EntityWorker {
   // writing
   void write_batches();
   Items take(bool& alone, bool& idle);
-  void leave(bool alone);
+  std::size_t suspects_at_a_time(const Item& item) const;
+  void leave();
   void write(Writer& writer, const Items& items);
   void write_alone(Writer& writer, const Items& items);
   void write_rows(Writer& writer, std::span<const Item> items, std::vector<Failure>& failures,
@@ -157,10 +158,10 @@ class EntityWorker {
   std::condition_variable work_;     // for the writers
   std::condition_variable changed_;  // for everybody else
   std::deque<Item> queue_;
-  std::deque<Item> suspects_;  // delivered so often that they may be what ends the process: written alone
+  std::deque<Item> suspects_;  // delivered so often that they may be what ends the process: written apart
   std::map<std::string, std::string> holds_;
   std::size_t writing_ = 0;
-  bool alone_ = false;
+  bool alone_ = false;  // suspects are being written
   bool stopping_ = false;
   bool ticking_ = false;
   std::size_t writers_left_ = 0;

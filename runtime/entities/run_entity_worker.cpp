@@ -20,8 +20,8 @@ namespace {
 using std::chrono::milliseconds;
 
 void check_settings(const Settings& settings, const std::string& section, const Logger& log) {
-  for (const auto& where :
-       settings.unknown(section, {"batch_size", "worker_pool_size", "status_rows", "max_deliver", "grace_period"})) {
+  for (const auto& where : settings.unknown(
+           section, {"batch_size", "worker_pool_size", "status_rows", "max_deliver", "ack_wait", "grace_period"})) {
     log.warning("a setting has no meaning; is it misspelt?", {{"setting", where}});
   }
 }
@@ -33,6 +33,8 @@ int run(const Settings& settings, std::string_view service, bool check_only,
   check_settings(settings, spec.section, log);
   entities::EntityWorkerOptions options;
   options.grace_period = settings.duration(spec.section + ".grace_period", options.grace_period);
+  options.ack_wait =
+      std::max<milliseconds>(settings.duration(spec.section + ".ack_wait", options.ack_wait), std::chrono::seconds(1));
   worker::StopSignal stop(options.grace_period);
   const std::unique_ptr<sql::Database> database = spec.open_database(settings, spec.schema);
 

@@ -86,7 +86,7 @@ std::optional<DeadLetter> DeadLetterBox::find(std::uint64_t sequence) {
   nats::Message message;
   const natsStatus status =
       js_GetMsg(message.out(), connection_.handles().consume_js, stream_.c_str(), sequence, nullptr, &code);
-  if (status != NATS_OK && code == JSNoMessageFoundErr) return std::nullopt;
+  if (status == NATS_NOT_FOUND && code != JSStreamNotFoundErr) return std::nullopt;
   if (status != NATS_OK) nats::throw_status(status, code, "dead-letter stream " + stream_);
   return letter_of(message.get(), natsMsg_GetSequence(message.get()), natsMsg_GetTime(message.get()));
 }
@@ -120,7 +120,9 @@ bool DeadLetterBox::drop(std::uint64_t sequence) {
   jsErrCode code = static_cast<jsErrCode>(0);
   const natsStatus status = js_DeleteMsg(connection_.handles().consume_js, stream_.c_str(), sequence, nullptr, &code);
   if (status == NATS_OK) return true;
-  if (status == NATS_NOT_FOUND || code == JSNoMessageFoundErr || code == kSequenceNotFound) return false;
+  const bool is_gone = status == NATS_NOT_FOUND || code == JSNoMessageFoundErr || code == kSequenceNotFound ||
+                       code == JSStreamMsgDeleteFailed;
+  if (is_gone && code != JSStreamNotFoundErr) return false;
   nats::throw_status(status, code, "dead-letter stream " + stream_);
 }
 

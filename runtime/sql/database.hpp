@@ -69,7 +69,7 @@ class Session {
 class Database {
  public:
   virtual ~Database() = default;
-  /// Does not connect yet.
+  /// Does not connect yet. The database must outlive its sessions.
   virtual std::unique_ptr<Session> session() = 0;
   /// Brings the tables to the newest version of the schema, under a lock: each version is one transaction and one row
   /// of the table pipegen_migrations (pipeline, version, fingerprint, applied_at). Throws ConfigError when the database
@@ -87,6 +87,8 @@ class Database {
 /// [database] url: "sqlite:tpch.db" (a path, relative to the working directory) for SQLite,
 /// "postgresql://user@host:5432/name" or a libpq connection string for PostgreSQL, whose password may be in [database]
 /// password or password_file. Throws ConfigError. `schema` must outlive the database.
+/// Settings: "database.lock_timeout" (10 s; of SQLite: how long it waits for the file), and of PostgreSQL
+/// "database.connect_timeout" (5 s) and "database.statement_timeout" (30 s). What takes longer is Unavailable.
 std::unique_ptr<Database> open_sqlite(const Settings& settings, const Schema& schema);
 std::unique_ptr<Database> open_postgresql(const Settings& settings, const Schema& schema);
 

@@ -57,7 +57,7 @@ void Row::add(double value) {
 }
 
 void Row::add(std::string_view value) {
-  if (std::memchr(value.data(), 0, value.size()) != nullptr) {
+  if (!value.empty() && std::memchr(value.data(), 0, value.size()) != nullptr) {
     throw PermanentError(column() + " holds a NUL character, which databases do not store");
   }
   add_octets(Cell::Kind::kText, value);

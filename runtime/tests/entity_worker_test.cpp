@@ -282,7 +282,8 @@ TEST_P(EntityWorkers, OnlyWhatIsBadIsDeadLettered) {
   DeadLetterBox box(connection_, "SHOP_DLQ");
   std::set<std::string> classes;
   box.each({}, [&](const DeadLetter& letter) { return classes.insert(letter.header("Pipegen-Error-Class")), true; });
-  EXPECT_EQ(classes, (std::set<std::string>{"Invalid", "PermanentError"}));
+  EXPECT_TRUE(classes.contains("Invalid"));
+  EXPECT_EQ(classes.size(), 3u - (postgres_ ? 0 : 1)) << "a class for what is no JSON, one for NUL, one for twins";
 }
 
 TEST_P(EntityWorkers, AnOlderMessageNeverOverwritesANewerRow) {
@@ -388,8 +389,11 @@ TEST_P(EntityWorkers, NatsMayGoAndComeBack) {
   EXPECT_EQ(left("SHOP_DLQ"), 0);
 }
 
-TEST_P(EntityWorkers, HoldsWhileTheDatabaseIsAway) {
-  if (!postgres_) GTEST_SKIP() << "there is no server that could go away";
+/// Where there is a server that can go away.
+class EntityWorkersOnAServer : public EntityWorkers {};
+INSTANTIATE_TEST_SUITE_P(Databases, EntityWorkersOnAServer, ::testing::Values(true), database_name);
+
+TEST_P(EntityWorkersOnAServer, HoldsWhileTheDatabaseIsAway) {
   const auto running = worker();
   std::vector<std::string> payloads;
   for (int i = 0; i < 20'000; ++i) payloads.push_back(thing(std::to_string(i)));
@@ -407,8 +411,7 @@ TEST_P(EntityWorkers, HoldsWhileTheDatabaseIsAway) {
   ASSERT_TRUE(eventually([&] { return running->readiness().ready; }));
 }
 
-TEST_P(EntityWorkers, SaysThatTheDatabaseIsAwayAlsoWhenThereIsNothingToWrite) {
-  if (!postgres_) GTEST_SKIP() << "there is no server that could go away";
+TEST_P(EntityWorkersOnAServer, SaysThatTheDatabaseIsAwayAlsoWhenThereIsNothingToWrite) {
   const auto running = worker();
   ASSERT_TRUE(eventually([&] { return running->readiness().ready; }));
   postgres_->stop();
@@ -425,7 +428,7 @@ class Process {
   Process(const NatsServer& server, const std::string& database, bool postgresql, const std::string& log) {
     std::vector<std::string> settings = {"NATS_URL=" + server.url(), "DATABASE_URL=" + database,
                                          std::string("ENTITY_WORKER_MODE=") + (postgresql ? "postgresql" : "sqlite"),
-                                         "ENTITY_WORKER_SERVICE_MAX_DELIVER=3"};
+                                         "ENTITY_WORKER_SERVICE_MAX_DELIVER=3", "ENTITY_WORKER_SERVICE_ACK_WAIT=1s"};
     std::vector<char*> environment;
     for (char** variable = environ; *variable != nullptr; ++variable) environment.push_back(*variable);
     for (auto& variable : settings) environment.push_back(variable.data());

@@ -1156,6 +1156,40 @@ TEST(PostgresOutage, TheVictimOfADeadlockIsUnavailable) {
   EXPECT_EQ(backend.query("SELECT id, note FROM orders ORDER BY id"), (Lines{"a|two", "b|shell"}));
 }
 
+TEST(PostgresSession, AValueThatTheDatabaseDoesNotTakeIsPermanentAndTheSessionGoesOn) {
+  Postgres backend;
+  Schema schema = order_schema();
+  schema.tables[1].columns[1].kind = Kind::kInt32;
+  const auto database = backend.open(schema);
+  database->migrate();
+  const auto session = database->session();
+  Batch batch(schema);
+  batch.begin_message(1);
+  add_order(batch, "a", "no UTF-8: \xff SECRET");
+  const std::string text = thrown_by<PermanentError>([&] { session->write(batch, {}); });
+  EXPECT_EQ(text.find("SECRET"), std::string::npos) << text;
+
+  batch.clear();
+  batch.begin_message(1);
+  add_order(batch, "a", "good");
+  Row line = batch.add_row(1);
+  line.add("a");
+  line.add(std::int64_t{1} << 40);
+  line.add("x");
+  EXPECT_NE(thrown_by<PermanentError>([&] { session->write(batch, {}); }).find("lines.number"), std::string::npos);
+
+  batch.clear();
+  batch.begin_message(1);
+  Row wrong = batch.add_row(0);
+  wrong.add("a");
+  wrong.add(7);
+  EXPECT_THROW(session->write(batch, {}), std::logic_error);
+
+  put_order(*session, schema, 1, "a", "good", {"x"});
+  EXPECT_EQ(backend.query("SELECT note FROM orders"), Lines{"good"});
+  EXPECT_EQ(backend.query("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"), Lines{"0"});
+}
+
 TEST(PostgresSettings, AreRefusedWithWhatIsWrongAndWithoutThePassword) {
   PostgresServer& server = shared_server();
   Postgres backend;

@@ -58,7 +58,8 @@ struct EntityWorkerSpec {
 /// transaction each, acked after its commit) until SIGTERM or SIGINT. Same exit statuses. `--check` connects, compares,
 /// migrates and exits.
 /// Settings: "<section>.batch_size" (500), "<section>.worker_pool_size" (writers; 2, with SQLite always 1),
-/// "<section>.status_rows" (true), "<section>.max_deliver" (5), "<section>.grace_period" (25 s).
+/// "<section>.status_rows" (true), "<section>.max_deliver" (5), "<section>.ack_wait" (30 s; how soon the messages of a
+/// process that died go to another one), "<section>.grace_period" (25 s).
 int run_entity_worker(int argc, char** argv, std::string_view service,
                       const std::function<EntityWorkerSpec(const Settings& settings)>& make_spec);
 
