@@ -14,6 +14,7 @@
 #include "customers_to_rows/rows.hpp"
 #include "entity_worker/events.hpp"
 #include "entity_worker/rows.hpp"
+#include "entity_worker/tables.hpp"
 #include "entity_worker/transforms.hpp"
 #include "sql/database.hpp"
 #include "support/postgres_server.hpp"

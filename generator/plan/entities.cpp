@@ -473,7 +473,7 @@ void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Da
     doc = "Writes to the database: " + listed(worker.entities) + ".";
   }
   std::set<std::string> sources{"generated/events.cpp", "generated/main.cpp", "generated/rows.cpp",
-                                "generated/worker.cpp"};
+                                "generated/tables.cpp", "generated/worker.cpp"};
   json base = {{"service", service.name},
                {"namespace", service.cpp_name},
                {"pipeline", pipeline.name},
@@ -499,15 +499,11 @@ void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Da
 
   json constants = json::array();
   json tables = json::array();
+  std::set<std::string> schema_files;
   for (const Entity& entity : pipeline.entities) {
-    const bool is_used =
-        std::ranges::find(written, &entity) != written.end() ||
-        std::ranges::any_of(pipeline.entities, [&](const Entity& other) { return other.parent == entity.name; });
-    if (is_used) {
-      constants.push_back(
-          {{"name", table_constant(entity)}, {"index", std::to_string(index_of(pipeline, entity.name))}});
-    }
+    constants.push_back({{"name", table_constant(entity)}, {"index", std::to_string(index_of(pipeline, entity.name))}});
     tables.push_back(table_view(pipeline, entity));
+    schema_files.insert(entity.origin.file);
   }
   json root_views = json::array();
   json root_declarations = json::array();
@@ -527,11 +523,14 @@ void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Da
   for (const Entity* child : children) child_views.push_back(row_view(pipeline, *child));
   add(generated + service.cpp_name + "/rows.hpp", "entities/generated/rows.hpp", Owner::kPipegen,
       {{"roots", std::move(root_declarations)}});
+  const bool has_children = !child_views.empty();
   add(generated + "rows.cpp", "entities/generated/rows.cpp", Owner::kPipegen,
-      {{"constants", std::move(constants)},
-       {"tables", std::move(tables)},
-       {"roots", std::move(root_views)},
-       {"children", std::move(child_views)}});
+      {{"roots", std::move(root_views)}, {"has_children", has_children}, {"children", std::move(child_views)}});
+  const std::string schema_origin = origins(schema_files);
+  add(generated + service.cpp_name + "/tables.hpp", "entities/generated/tables.hpp", Owner::kPipegen,
+      {{"origin", schema_origin}, {"constants", std::move(constants)}});
+  add(generated + "tables.cpp", "entities/generated/tables.cpp", Owner::kPipegen,
+      {{"origin", schema_origin}, {"tables", std::move(tables)}});
 
   json lines = json::array();
   const auto line = [](json& to, const std::string& member, const std::string& value) {

@@ -330,4 +330,79 @@ std::optional<Expression> key_template(Resolution& r, const Node& node, const Re
   return out;
 }
 
+namespace {
+
+/// "line_items[0]" as its name and index.
+std::optional<PathStep> read_step(const std::string& text) {
+  PathStep step;
+  const std::size_t bracket = text.find('[');
+  step.name = text.substr(0, bracket);
+  if (!is_field_name(step.name)) return std::nullopt;
+  if (bracket == std::string::npos) return step;
+  const std::string rest = text.substr(bracket);
+  const std::string digits = rest.size() > 2 && rest.back() == ']' ? rest.substr(1, rest.size() - 2) : "";
+  const auto number = is_integer(digits) ? to_int64(digits) : std::nullopt;
+  if (!number || *number < 0 || *number > 1'000'000) return std::nullopt;
+  step.index = static_cast<std::size_t>(*number);
+  return step;
+}
+
+}  // namespace
+
+Steps find_steps(const Resolution& r, const Record& record, const std::string& text) {
+  Steps out;
+  const Record* at = &record;
+  std::string seen;
+  for (const std::string& part : split(text, '.')) {
+    auto step = read_step(part);
+    if (!step) {
+      out.problem = in_quotes(text) + " is no path";
+      out.hint = "write it as customer.address.city or line_items[0].tax";
+      return out;
+    }
+    if (at == nullptr) {
+      out.problem = in_quotes(seen) + " is of type " + spelled(out.type) + ", which has no fields";
+      if (out.type.kind == TypeKind::kList) out.hint = "name one of its items: " + seen + "[0]." + part;
+      return out;
+    }
+    const Field* field = at->find(step->name);
+    if (r.broken_fields.contains(at->name + "." + step->name) ||
+        (field == nullptr && r.broken_records.contains(at->name))) {
+      out.quiet = true;
+      return out;
+    }
+    if (field == nullptr) {
+      out.problem = in_quotes(at->name) + " has no field " + in_quotes(step->name);
+      out.hint = did_you_mean(step->name, field_names(*at));
+      if (out.hint.empty()) out.hint = "name a field of the message";
+      return out;
+    }
+    step->optional = field->optional;
+    out.optional = out.optional || field->optional || step->index.has_value();
+    out.type = field->type;
+    out.field = field;
+    seen += (seen.empty() ? "" : ".") + part;
+    if (step->index) {
+      if (field->type.kind != TypeKind::kList) {
+        out.problem = in_quotes(step->name) + " is of type " + spelled(field->type) + ", which has no items";
+        out.hint = "an index is for lists";
+        return out;
+      }
+      const Type element = out.type.element.front();
+      out.type = element;
+    }
+    at = nullptr;
+    if (out.type.kind == TypeKind::kRecord) {
+      const auto inner = r.pipeline.records.find(out.type.name);
+      if (inner == r.pipeline.records.end()) {
+        out.quiet = true;
+        return out;
+      }
+      at = &inner->second;
+    }
+    out.path.push_back(std::move(*step));
+  }
+  return out;
+}
+
 }  // namespace pipegen::gen

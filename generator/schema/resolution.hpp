@@ -117,6 +117,19 @@ bool refuse_sensitive(Resolution& r, const FieldPath& path, const Span& span, co
 /// A field path written as a value; reports what is wrong.
 std::optional<FieldPath> path_value(Resolution& r, const Node& node, const Record& record, const std::string& what);
 
+/// Where "line_items[0].tax" leads from a record.
+struct Steps {
+  std::vector<PathStep> path;
+  Type type;
+  bool optional = false;
+  const Field* field = nullptr;  // the last
+  bool quiet = false;            // cannot be found, and why has been reported
+  std::string problem, hint;     // why there is none
+
+  explicit operator bool() const { return field != nullptr && !quiet && problem.empty(); }
+};
+Steps find_steps(const Resolution& r, const Record& record, const std::string& text);
+
 /// Whether a value of one type can be given where the other is wanted. Optional values are for optional places.
 bool fits(const Type& from, const Type& to);
 
@@ -134,6 +147,8 @@ std::optional<Expression> key_template(Resolution& r, const Node& node, const Re
 void read_entities(Resolution& r);
 /// Their tables, the subjects of their messages and the stream that holds them.
 void resolve_entities(Resolution& r);
+/// Puts Pipeline::entities there, without what is about messages; tables.cpp.
+void make_tables(Resolution& r);
 /// A stage with `uses: persist`.
 void resolve_persist(Resolution& r, const std::string& name, const Declaration& declaration);
 /// Whether a value names an entity that messages are made of; reports when it does not.

@@ -115,6 +115,20 @@ const Node* MapView::require(std::string_view key, const std::string& hint) cons
   return nullptr;
 }
 
+const Node* key_of(const Node& map, std::string_view key) {
+  for (std::size_t i = 0; map.is_map() && i < map.keys.size(); ++i) {
+    if (map.keys[i].text == key) return &map.keys[i];
+  }
+  return nullptr;
+}
+
+const Node* value_at(const Node& map, std::string_view key) {
+  for (std::size_t i = 0; map.is_map() && i < map.keys.size(); ++i) {
+    if (map.keys[i].text == key) return map.items[i].is_null() ? nullptr : &map.items[i];
+  }
+  return nullptr;
+}
+
 std::string shape_of(const Node& node) {
   switch (node.kind) {
     case Node::Kind::kNull:

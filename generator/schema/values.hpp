@@ -66,6 +66,11 @@ class Values {
   Report& report_;
 };
 
+/// A key of a map; nullptr when it is not there, or the node is no map.
+const Node* key_of(const Node& map, std::string_view key);
+/// Its value; nullptr also when it has none (which MapView::find reports).
+const Node* value_at(const Node& map, std::string_view key);
+
 /// "a map", "a list", "a single value", "nothing".
 std::string shape_of(const Node& node);
 

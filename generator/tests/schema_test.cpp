@@ -663,6 +663,41 @@ TEST(BadInput, GetsADiagnosticAndNothingElse) {
   }
 }
 
+TEST(BadInput, OfManyEntitiesIsReadInNoTime) {
+  const auto number = [](int i) { return std::to_string(i); };
+  const std::string head = "pipegen: v1\npipeline: p\nentities:\n";
+  std::string chain = head, circle = head, wide = head + "  A:\n    key: [a0]\n    fields:\n", keys = head;
+  for (int i = 0; i < 5000; ++i) {
+    const std::string next = number(i + 1);
+    chain += "  A" + number(i) + ": {key: [k" + number(i) + "], fields: {k" + number(i) + ": string, l: list<A" + next +
+             ">}}\n";
+    circle += "  A" + number(i) + ": {key: [k], fields: {k: string, r: {type: string, references: A" + next + "}}}\n";
+  }
+  chain += "  A5000: {key: [k], fields: {k: string}}\n";
+  circle += "  A5000: {key: [k], fields: {k: {type: string, references: A0}}}\n";
+  std::string line = circle;
+  line.replace(line.find(", references: A0}"), 16, "");
+  for (int i = 0; i < 12'000; ++i) wide += "      a" + number(i) + ": {type: string, from: a0}\n";
+  keys += "  A: {key: [";
+  for (int i = 0; i < 33; ++i) keys += (i ? ", a" : "a") + number(i);
+  keys += "], fields: {";
+  for (int i = 0; i < 33; ++i) keys += (i ? ", a" : "a") + number(i) + ": string";
+  keys += "}}\n";
+  const auto begin = std::chrono::steady_clock::now();
+  const std::vector<std::pair<const std::string*, const char*>> inputs{
+      {&chain, "PG0105"}, {&circle, "PG0907"}, {&line, ""}, {&wide, "PG0903"}, {&keys, "PG0901"}};
+  for (const auto& [text, code] : inputs) {
+    const Loaded loaded = load_text(*text);
+    if (*code == '\0') {
+      EXPECT_EQ(clean(loaded).entities.size(), 5001u);
+    } else {
+      EXPECT_EQ(loaded.diagnostics.size(), 1u) << said(loaded).substr(0, 500);
+      EXPECT_TRUE(has_code(loaded, code)) << said(loaded).substr(0, 500);
+    }
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20)) << "seconds under a sanitizer";
+}
+
 TEST(BadInput, OfAnyMutationIsSurvived) {
   Files good = example();
   good["pipeline.yaml"].replace(good["pipeline.yaml"].find("import: ["), 9, "import: [entities.yaml, ");

@@ -466,6 +466,35 @@ TEST(Reach, GivesAMemberBehindOptionalRecordsOrNothing) {
   EXPECT_EQ(reach(tree, &Branch::sure, &Leaf::text), std::nullopt);
 }
 
+TEST(Reach, GivesAnItemOfAListOrNothing) {
+  struct Item {
+    int number = 7;
+    std::optional<std::vector<std::string>> words{};
+  };
+  struct List {
+    std::vector<Item> items{};
+    std::optional<std::vector<bool>> flags{};
+  };
+  List list;
+  EXPECT_EQ(reach(list.items, 0, &Item::number), std::nullopt);
+  EXPECT_EQ(reach(list.flags, 0), std::nullopt);
+  list.items = {Item{}, Item{.number = 8, .words = {{"a", "b"}}}};
+  list.flags = {true};
+  EXPECT_EQ(reach(list.items, 0, &Item::number), 7);
+  EXPECT_EQ(reach(list.items, 1, &Item::words, 1), "b");
+  EXPECT_EQ(reach(list.items, 1, &Item::words, 2), std::nullopt);
+  EXPECT_EQ(reach(list.items, 0, &Item::words, 0), std::nullopt);
+  EXPECT_EQ(reach(list.items, 2, &Item::number), std::nullopt);
+  EXPECT_EQ(reach(list.flags, 0), true);
+  EXPECT_EQ(reach(std::optional(list), &List::items, 1, &Item::number), 8);
+}
+
+TEST(Json, AValueIsJsonOfAColumnAndNothingStaysNothing) {
+  EXPECT_EQ(json::as_json(std::vector<int>{1, 2}), Json{"[1,2]"});
+  EXPECT_EQ(json::as_json(std::optional<std::vector<int>>{}), std::nullopt);
+  EXPECT_EQ(json::as_json(std::optional(std::vector<int>{})), Json{"[]"});
+}
+
 TEST(Types, TextsAreJoined) {
   const std::optional<std::string> absent;
   EXPECT_EQ(concat("a/", std::string("b"), '/' == '/', std::int32_t{7}, std::int64_t{-8}, 0.5, absent,

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "customers_to_rows/rows.hpp"
+#include "customers_to_rows/tables.hpp"
 
 namespace customers_to_rows {
 

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "entity_worker/rows.hpp"
+#include "entity_worker/tables.hpp"
 
 namespace entity_worker {
 

@@ -7,9 +7,6 @@
 
 namespace customers_to_rows {
 
-/// Every table of the pipeline.
-pipegen::sql::Schema schema();
-
 /// Adds the rows of customer that a message becomes.
 void add_rows(pipegen::sql::Batch& batch, const Customer& customer);
 

@@ -7,9 +7,6 @@
 
 namespace entity_worker {
 
-/// Every table of the pipeline.
-pipegen::sql::Schema schema();
-
 /// Adds the rows of batch that a message becomes.
 void add_rows(pipegen::sql::Batch& batch, const Batch& batch_);
 /// Adds the rows of classes that a message becomes.
