@@ -64,7 +64,7 @@ std::size_t writers_of(const EntityWorkerSpec& spec, const Settings& settings, c
 }  // namespace
 
 EntityWorker::Writer::Writer(EntityWorker& worker)
-    : session(worker.database_.session()), batch(worker.spec_.schema), statuses(), in_batch() {}
+    : session(worker.database_.session()), batch(worker.database_.schema()), statuses(), in_batch() {}
 
 EntityWorker::EntityWorker(nats::Connection& connection, EntityWorkerSpec spec, const Settings& settings,
                            sql::Database& database, Metrics& metrics, EntityWorkerOptions options)

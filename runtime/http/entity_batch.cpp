@@ -143,6 +143,7 @@ struct BatchPublisher::State {
       if (ack != nullptr) {
         ++result.accepted;
       } else if (permanent) {
+        ++result.refused_count;
         if (result.refused.size() < kMaxRefused) result.refused.push_back({number, std::string(error)});
       } else {
         result.first_lost = std::min(result.first_lost.value_or(number), number);

@@ -62,7 +62,8 @@ class BatchPublisher {
   };
   struct Result {
     std::int64_t accepted = 0;
-    std::vector<Refused> refused{};
+    std::vector<Refused> refused{};            // the first thousand of
+    std::int64_t refused_count = 0;            // these
     std::optional<std::int64_t> first_lost{};  // the first that is not, or perhaps not, in the stream
     std::string failure{};                     // why
     bool full = false;                         // it was the stream that had no room

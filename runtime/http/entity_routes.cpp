@@ -20,8 +20,10 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::size_t kMaxMessageId = 256;
-constexpr std::size_t kMaxErrors = 1'000;           // that the answer to a batch lists
-constexpr std::size_t kMaxErrorsSize = 4u << 20;    // octets of them
+constexpr std::size_t kMaxErrors = 1'000;  // that the answer to a batch lists
+// Octets of all of them. Twice as much has to fit a message of 1 MiB, where repetitions find the answer.
+constexpr std::size_t kMaxErrorsSize = 256 * 1024;
+constexpr std::size_t kMaxErrorSize = 16 * 1024;
 constexpr std::size_t kMaxViolations = 100;         // of one line
 constexpr auto kPatience = 5s;                      // with another request of the same Idempotency-Key
 constexpr std::uint64_t kAnySize = UINT64_MAX / 2;  // of a batch: it is never in memory as a whole
@@ -253,14 +255,17 @@ class EntityRoutes::Batch {
     entity->accepted->add();
   }
 
-  void reject(std::int64_t number, const std::string& detail, std::string errors = "[]") {
+  void reject(std::int64_t number, std::string detail, std::string errors = "[]") {
     ++rejected_;
     if (errors_.size() >= kMaxErrors || errors_size_ >= kMaxErrorsSize) {
       ++more_errors_;
       return;
     }
+    // A client chooses how long its names are, and they stand in what is said of them.
+    if (detail.size() > kMaxErrorSize) detail.replace(kMaxErrorSize, std::string::npos, "…");
+    if (errors.size() > kMaxErrorSize) errors = "[]";
     errors_size_ += detail.size() + errors.size();
-    errors_.push_back({number, detail, std::move(errors)});
+    errors_.push_back({number, std::move(detail), std::move(errors)});
   }
 
   /// Waits for the acks. Throws Problem 503 when not all that was sent is stored for sure.
@@ -268,6 +273,9 @@ class EntityRoutes::Batch {
     BatchPublisher::Result result = publisher_.finish();
     accepted_ = result.accepted;
     for (const auto& refused : result.refused) reject(refused.number, refused.reason);
+    const auto not_listed = result.refused_count - static_cast<std::int64_t>(result.refused.size());
+    rejected_ += not_listed;
+    more_errors_ += not_listed;
     if (!result.first_lost) return;
     Problem problem =
         result.full ? stream_full() : Problem(503, "the message server went away", {{"Retry-After", "5"}});

@@ -6,6 +6,7 @@
 
 #include "http/idempotency.hpp"
 #include "http/request_text.hpp"
+#include "pipegen/error.hpp"
 #include "pipegen/json.hpp"
 
 namespace pipegen::http {
@@ -114,7 +115,13 @@ Response IngestContext::once(Request& request, const std::optional<std::string>&
         attempt.may_be_stored && task.accepted_before ? task.accepted_before(claim.id) : std::optional<Accepted>();
     if (before && task.digest() != claim.digest) throw other_payload();
     const Accepted answer = before ? *before : task.accept(attempt);
-    now_or_later([idempotency, claim, answer]() mutable { idempotency.finish(claim, text_of(answer)); });
+    try {
+      now_or_later([idempotency, claim, answer]() mutable { idempotency.finish(claim, text_of(answer)); });
+    } catch (const PermanentError& error) {
+      // It is done all the same: who repeats it is told that it is being worked on.
+      request.log.warning("the answer to a request with an Idempotency-Key could not be kept",
+                          {{"error", error.what()}});
+    }
     return answer.response();
   } catch (...) {
     const bool published = attempt.may_be_stored;

@@ -1,8 +1,10 @@
 #include "http/request_text.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 
+#include "core/encoding.hpp"
 #include "core/json_text.hpp"
 #include "core/random.hpp"
 #include "http/server.hpp"
@@ -11,12 +13,11 @@ namespace pipegen::http {
 
 namespace {
 
-std::string random_hex(std::size_t digits) {
-  Bytes random(digits);
+/// Of 24 random octets: a trace id and a span id.
+std::string random_hex() {
+  std::array<std::byte, 24> random;
   fill_random(random);
-  std::string text;
-  for (const std::byte octet : random) text.push_back("0123456789abcdef"[std::to_integer<unsigned>(octet) & 15]);
-  return text;
+  return hex(random);
 }
 
 }  // namespace
@@ -45,10 +46,12 @@ std::string traceparent_from(const std::optional<std::string>& incoming) {
     const std::string_view flags = text.substr(53, 2);
     if (text.starts_with("00-") && text[35] == '-' && text[52] == '-' && is_hex(text.substr(3, 32)) &&
         is_hex(text.substr(36, 16)) && flags.find_first_not_of("0123456789abcdef") == std::string_view::npos) {
-      return "00-" + std::string(text.substr(3, 32)) + "-" + random_hex(16) + "-" + std::string(flags);
+      return "00-" + std::string(text.substr(3, 32)) + "-" + random_hex().substr(32) + "-" + std::string(flags);
     }
   }
-  return "00-" + random_hex(32) + "-" + random_hex(16) + "-01";
+  std::string ids = random_hex();
+  ids.insert(32, 1, '-');
+  return "00-" + ids + "-01";
 }
 
 void check_json(std::string_view body) {

@@ -13,31 +13,28 @@ namespace pipegen::http {
 
 namespace {
 
-std::vector<std::string_view> segments_of(std::string_view path) {
-  std::vector<std::string_view> segments;
-  while (!path.empty()) {
-    path.remove_prefix(1);  // the slash
-    const auto end = std::min(path.find('/'), path.size());
-    segments.push_back(path.substr(0, end));
-    path.remove_prefix(end);
-  }
-  return segments;
+/// Takes the first segment of a path: what stands between its slash and the next one.
+std::string_view take_segment(std::string_view& path) {
+  path.remove_prefix(1);
+  const std::string_view segment = path.substr(0, path.find('/'));
+  path.remove_prefix(segment.size());
+  return segment;
 }
 
 std::optional<std::map<std::string, std::string>> match(std::string_view pattern, std::string_view path) {
   if (path.empty() || path.front() != '/') return std::nullopt;
-  const auto want = segments_of(pattern);
-  const auto have = segments_of(path);
-  if (want.size() != have.size()) return std::nullopt;
   std::map<std::string, std::string> parameters;
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    if (want[i].size() > 2 && want[i].front() == '{' && want[i].back() == '}') {
-      if (have[i].empty()) return std::nullopt;
-      parameters.emplace(want[i].substr(1, want[i].size() - 2), have[i]);
-    } else if (want[i] != have[i]) {
+  while (!pattern.empty() && !path.empty()) {
+    const std::string_view want = take_segment(pattern);
+    const std::string_view have = take_segment(path);
+    if (want.size() > 2 && want.front() == '{' && want.back() == '}') {
+      if (have.empty()) return std::nullopt;
+      parameters.emplace(want.substr(1, want.size() - 2), have);
+    } else if (want != have) {
       return std::nullopt;
     }
   }
+  if (!pattern.empty() || !path.empty()) return std::nullopt;
   return parameters;
 }
 
@@ -99,7 +96,11 @@ Response Problem::response() const {
 }
 
 void Router::add(std::string method, std::string pattern, Handler handler, Lane lane) {
-  routes_.push_back({std::move(method), std::move(pattern), std::move(handler), lane});
+  Route& route = routes_.emplace_back();
+  route.method = std::move(method);
+  route.pattern = std::move(pattern);
+  route.handler = std::move(handler);
+  route.lane = lane;
 }
 
 bool Router::is_reserved(std::string_view path) const {
@@ -110,9 +111,11 @@ bool Router::is_reserved(std::string_view path) const {
 Response Router::answer(Request& request, const std::function<void(const Response&)>& admit) const {
   const auto start = std::chrono::steady_clock::now();
   std::string pattern = "unmatched";
+  const Route* route = nullptr;
   Response response = [&] {
     try {
-      Response given = find(request, pattern)(request);
+      route = &find(request, pattern);
+      Response given = route->handler(request);
       admit(given);
       return given;
     } catch (const Problem& problem) {
@@ -131,15 +134,29 @@ Response Router::answer(Request& request, const std::function<void(const Respons
     }
   }();
   if (metrics_ != nullptr) {
-    metrics_
-        ->seconds("http_server_request_duration_seconds", "Time from the head of a request to its answer.",
-                  {{"route", pattern}, {"method", request.method}, {"status", std::to_string(response.status)}})
-        .observe(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    observe(route, pattern, request.method, response.status,
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   return response;
 }
 
-const Handler& Router::find(Request& request, std::string& pattern) const {
+void Router::observe(const Route* route, const std::string& pattern, const std::string& method, int status,
+                     double seconds) const {
+  std::atomic<Histogram*>* known = nullptr;
+  if (route != nullptr && route->method == method && status >= 100 && status < 600) {
+    known = &route->seconds[static_cast<std::size_t>(status - 100)];
+  }
+  Histogram* histogram = known != nullptr ? known->load(std::memory_order_acquire) : nullptr;
+  if (histogram == nullptr) {
+    histogram =
+        &metrics_->seconds("http_server_request_duration_seconds", "Time from the head of a request to its answer.",
+                           {{"route", pattern}, {"method", method}, {"status", std::to_string(status)}});
+    if (known != nullptr) known->store(histogram, std::memory_order_release);
+  }
+  histogram->observe(seconds);
+}
+
+const Router::Route& Router::find(Request& request, std::string& pattern) const {
   const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
   std::set<std::string> allowed;
   for (const Route& route : routes_) {
@@ -148,7 +165,7 @@ const Handler& Router::find(Request& request, std::string& pattern) const {
     pattern = route.pattern;
     if (route.method == method) {
       request.parameters = std::move(*parameters);
-      return route.handler;
+      return route;
     }
     allowed.insert(route.method);
     if (route.method == "GET") allowed.insert("HEAD");

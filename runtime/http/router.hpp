@@ -1,12 +1,14 @@
 // Finds the handler of a request and runs it; whatever happens becomes an answer.
 #pragma once
 
+#include <array>
+#include <atomic>
+#include <deque>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "http/server.hpp"
 
@@ -32,11 +34,16 @@ class Router {
     std::string pattern;
     Handler handler;
     Lane lane;
+    /// By status, from 100 on: the histograms of this route and its method, once they are known.
+    mutable std::array<std::atomic<Histogram*>, 500> seconds{};
   };
 
-  const Handler& find(Request& request, std::string& pattern) const;
+  /// Throws Problem when there is none; `pattern` is that of a route of another method then, if there is one.
+  const Route& find(Request& request, std::string& pattern) const;
+  void observe(const Route* route, const std::string& pattern, const std::string& method, int status,
+               double seconds) const;
 
-  std::vector<Route> routes_;
+  std::deque<Route> routes_;
   Metrics* metrics_;
 };
 

@@ -364,6 +364,11 @@ void Connection::Handles::require_connected(std::string_view what, milliseconds 
 }
 
 Connection::Connection(ConnectionOptions options, milliseconds first_wait) : handles_(std::make_unique<Handles>()) {
+  // A lock of the library that is taken is waited for at once: to try it a thousand times first, as is its default,
+  // takes the processor from whoever holds it when there are more threads than processors. Says no when it runs
+  // already.
+  static const natsStatus opened = nats_Open(0);
+  static_cast<void>(opened);
   Handles& handles = *handles_;
   Handles::Shared& shared = *handles.shared;
   const auto servers = servers_of(options.url);

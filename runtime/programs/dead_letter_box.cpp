@@ -86,7 +86,7 @@ std::optional<DeadLetter> DeadLetterBox::find(std::uint64_t sequence) {
   nats::Message message;
   const natsStatus status =
       js_GetMsg(message.out(), connection_.handles().consume_js, stream_.c_str(), sequence, nullptr, &code);
-  if (status == NATS_NOT_FOUND && code == JSNoMessageFoundErr) return std::nullopt;
+  if (status != NATS_OK && code == JSNoMessageFoundErr) return std::nullopt;
   if (status != NATS_OK) nats::throw_status(status, code, "dead-letter stream " + stream_);
   return letter_of(message.get(), natsMsg_GetSequence(message.get()), natsMsg_GetTime(message.get()));
 }

@@ -80,6 +80,8 @@ class Database {
   virtual std::string description() const = 0;
   /// Whether several sessions can write at the same time.
   virtual bool concurrent() const = 0;
+  /// That it was opened with: what batches for it are made of.
+  virtual const Schema& schema() const = 0;
 };
 
 /// [database] url: "sqlite:tpch.db" (a path, relative to the working directory) for SQLite,

@@ -88,7 +88,7 @@ std::string message_status_table(Dialect dialect) {
          (sqlite ? "TEXT" : "text") +
          " NOT NULL CHECK (status IN ('accepted', 'processing', 'completed', 'failed', 'dead_lettered')), attempts " +
          (sqlite ? "INTEGER" : "integer") + " NOT NULL, error " + (sqlite ? "TEXT" : "text") + ", received_at " + time +
-         " NOT NULL, updated_at " + time + " NOT NULL)" + (sqlite ? " STRICT" : "") + ";\n";
+         " NOT NULL, updated_at " + time + " NOT NULL)" + (sqlite ? " STRICT, WITHOUT ROWID" : "") + ";\n";
 }
 
 std::string migrations_table(Dialect dialect) {

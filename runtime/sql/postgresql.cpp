@@ -20,7 +20,7 @@ namespace {
 constexpr std::string_view kStatusColumns =
     "message_status (message_id, entity_type, status, attempts, error, received_at, updated_at)";
 
-/// `unnest($1::text[], $2::bigint[])` over columns of a table, and their versions.
+/// `unnest($1::text[], $2::bigint[])` over columns of a table, and maybe their versions.
 std::string unnest(const Table& table, std::span<const std::size_t> columns, bool versions) {
   std::string list;
   int place = 0;
@@ -30,6 +30,19 @@ std::string unnest(const Table& table, std::span<const std::size_t> columns, boo
   for (const std::size_t column : columns) add(array_type(table.columns[column].kind));
   if (versions) add("bigint[]");
   return "unnest(" + list + ")";
+}
+
+/// `unnest($1::text[]), unnest($2::bigint[])`, which goes through the arrays side by side, and is a sixth faster than
+/// the other one in the place of a table.
+std::string rows_of(const Table& table, std::span<const std::size_t> columns) {
+  std::string list;
+  int place = 0;
+  const auto add = [&](std::string_view type) {
+    list += (list.empty() ? "unnest($" : ", unnest($") + std::to_string(++place) + "::" + std::string(type) + ")";
+  };
+  for (const std::size_t column : columns) add(array_type(table.columns[column].kind));
+  if (!table.parent) add("bigint[]");
+  return list;
 }
 
 /// `k1, k2` and so on.
@@ -71,8 +84,10 @@ Timestamp time_at(const Result& result, int row, int column) {
 /// The statements of one table, made once.
 struct TableStatements {
   std::vector<std::size_t> all{};  // columns
-  std::string insert{};
+  std::string insert{};            // of rows that are not there
   std::string insert_name{};
+  std::string upsert{};  // and of those that may be
+  std::string upsert_name{};
   std::string losers{};  // of a table without parent
   std::string losers_name{};
   std::string remove{};  // of one with parent
@@ -86,9 +101,11 @@ std::vector<TableStatements> statements_of(const Schema& schema, const std::vect
     const std::string number = std::to_string(i);
     TableStatements statements;
     for (std::size_t column = 0; column < table.columns.size(); ++column) statements.all.push_back(column);
-    statements.insert = "INSERT INTO " + quote(table.name) + " (" + row_columns(table) + ") SELECT * FROM " +
-                        unnest(table, statements.all, !table.parent) + conflict_clause(table);
+    statements.insert =
+        "INSERT INTO " + quote(table.name) + " (" + row_columns(table) + ") SELECT " + rows_of(table, statements.all);
     statements.insert_name = "insert_" + number;
+    statements.upsert = statements.insert + conflict_clause(table);
+    statements.upsert_name = "upsert_" + number;
     if (table.parent) {
       const auto& key = ancestries[i].root_key;
       const Table& root = schema.tables[ancestries[i].root];
@@ -117,40 +134,22 @@ class PostgresqlSession final : public Session {
 
   std::vector<Rejected> write(const Batch& batch, std::span<const MessageStatus> statuses) override {
     if (&batch.schema() != &schema_) throw std::logic_error("the batch is of another schema than the database");
+    if (batch.messages() == 0 && statuses.empty()) return {};
+    if (cautious_ > 0) {
+      --cautious_;
+    } else if (selection_.select(batch).empty()) {
+      try {
+        guarded([&] { write_new(batch, statuses); });
+        penalty_ = kLeastPenalty;
+        return {};
+      } catch (const UniqueViolation&) {
+        // Rows were there. Where rows are updated this happens all the time: it is tried ever less often.
+        cautious_ = penalty_;
+        penalty_ = std::min(penalty_ * 4, kMostPenalty);
+      }
+    }
     std::vector<Rejected> rejected = selection_.select(batch);
-    guarded([&] {
-      connection_->send("BEGIN");
-      std::vector<std::size_t> asked;  // tables whose counts say whether every row was written
-      std::vector<std::size_t> sent;
-      for (std::size_t table = 0; table < schema_.tables.size(); ++table) {
-        if (schema_.tables[table].parent || selection_.rows(table).empty()) continue;
-        insert(batch, table);
-        sent.push_back(table);
-        const bool rejects = schema_.tables[table].on_conflict == OnConflict::kReject;
-        if (rejects || ancestries_[table].has_children) asked.push_back(table);
-      }
-      if (!asked.empty()) {
-        const auto results = connection_->finish();
-        find_losers(batch, sent, asked, results, rejected);
-        if (!rejected.empty()) {
-          connection_->rollback();
-          return;
-        }
-      }
-      selection_.select_children(batch);
-      for (std::size_t table = schema_.tables.size(); table-- > 0;) {
-        if (schema_.tables[table].parent) remove_children(batch, table);
-      }
-      for (std::size_t table = 0; table < schema_.tables.size(); ++table) {
-        if (schema_.tables[table].parent && !selection_.rows(table).empty()) insert(batch, table);
-      }
-      write_statuses(statuses);
-      connection_->send("COMMIT");
-      const auto results = connection_->finish();
-      if (std::string_view(PQcmdStatus(results.back().get())) != "COMMIT") {
-        throw Unavailable("PostgreSQL rolled the transaction back");
-      }
-    });
+    guarded([&] { write_any(batch, statuses, rejected); });
     std::sort(rejected.begin(), rejected.end(), [](const auto& a, const auto& b) { return a.message < b.message; });
     rejected.erase(std::unique(rejected.begin(), rejected.end(),
                                [](const auto& a, const auto& b) { return a.message == b.message; }),
@@ -244,23 +243,77 @@ class PostgresqlSession final : public Session {
     }
   }
 
-  void insert(const Batch& batch, std::size_t table) {
+  /// All in one round trip. PostgreSQL inserts rows in half the time when it need not be ready for conflicts, and rows
+  /// that were not there have no old children.
+  void write_new(const Batch& batch, std::span<const MessageStatus> statuses) {
+    selection_.select_children(batch);
+    connection_->send("BEGIN");
+    for (std::size_t table = 0; table < schema_.tables.size(); ++table) insert(batch, table, true);
+    write_statuses(statuses, true);
+    commit();
+  }
+
+  void write_any(const Batch& batch, std::span<const MessageStatus> statuses, std::vector<Rejected>& rejected) {
+    connection_->send("BEGIN");
+    std::vector<std::size_t> sent;
+    bool ask = false;  // whether every row was written
+    for (std::size_t table = 0; table < schema_.tables.size(); ++table) {
+      if (schema_.tables[table].parent || !insert(batch, table, false)) continue;
+      sent.push_back(table);
+      ask = ask || asks(table);
+    }
+    if (ask) {
+      const auto results = connection_->finish();
+      find_losers(batch, sent, results, rejected);
+    }
+    if (!rejected.empty()) {
+      connection_->send("ROLLBACK");
+      connection_->finish();
+      return;
+    }
+    selection_.select_children(batch);
+    for (std::size_t table = schema_.tables.size(); table-- > 0;) {
+      if (schema_.tables[table].parent) remove_children(batch, table);
+    }
+    for (std::size_t table = 0; table < schema_.tables.size(); ++table) {
+      if (schema_.tables[table].parent) insert(batch, table, true);
+    }
+    write_statuses(statuses, false);
+    commit();
+  }
+
+  bool asks(std::size_t table) const {
+    return ancestries_[table].has_children || schema_.tables[table].on_conflict == OnConflict::kReject;
+  }
+
+  void commit() {
+    connection_->send("COMMIT");
+    const auto results = connection_->finish();
+    if (std::string_view(PQcmdStatus(results.back().get())) != "COMMIT") {
+      throw Unavailable("PostgreSQL rolled the transaction back");
+    }
+  }
+
+  bool insert(const Batch& batch, std::size_t table, bool fresh) {
     const TableStatements& statements = statements_[table];
     const auto& rows = selection_.rows(table);
+    if (rows.empty()) return false;
     parameters_.clear();
     for (const std::size_t column : statements.all) parameters_.add_column(batch, table, column, rows);
     if (!schema_.tables[table].parent) parameters_.add_versions(batch, table, rows);
-    connection_->send_prepared(statements.insert_name, statements.insert, parameters_);
+    connection_->send_prepared(fresh ? statements.insert_name : statements.upsert_name,
+                               fresh ? statements.insert : statements.upsert, parameters_);
+    return true;
   }
 
   /// Of the rows that were not written those that another version stands in the way of. (The others are from this very
   /// message, delivered again.)
-  void find_losers(const Batch& batch, const std::vector<std::size_t>& sent, const std::vector<std::size_t>& asked,
-                   const std::vector<Result>& inserts, std::vector<Rejected>& rejected) {
+  void find_losers(const Batch& batch, const std::vector<std::size_t>& sent, const std::vector<Result>& inserts,
+                   std::vector<Rejected>& rejected) {
     std::vector<std::size_t> looked_at;
     for (std::size_t i = 0; i < sent.size(); ++i) {
       const std::size_t table = sent[i];
-      if (std::find(asked.begin(), asked.end(), table) == asked.end()) continue;
+      if (!asks(table)) continue;
       const auto written = std::strtoull(PQcmdTuples(inserts.at(i + 1).get()), nullptr, 10);  // behind BEGIN
       const auto& rows = selection_.rows(table);
       if (written >= rows.size()) continue;
@@ -295,12 +348,12 @@ class PostgresqlSession final : public Session {
     connection_->send_prepared(statements_[table].remove_name, statements_[table].remove, parameters_);
   }
 
-  void write_statuses(std::span<const MessageStatus> statuses) {
-    static const std::string statement =
-        "INSERT INTO " + std::string(kStatusColumns) +
-        " SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::timestamptz[], "
-        "$7::timestamptz[])" +
-        status_conflict_clause();
+  void write_statuses(std::span<const MessageStatus> statuses, bool fresh) {
+    static const std::string insert = "INSERT INTO " + std::string(kStatusColumns) +
+                                      " SELECT unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), "
+                                      "unnest($4::integer[]), unnest($5::text[]), "
+                                      "unnest($6::timestamptz[]), unnest($7::timestamptz[])";
+    static const std::string upsert = insert + status_conflict_clause();
     if (statuses.empty()) return;
     // Of several for one message the last: a statement writes no row twice.
     sorted_.clear();
@@ -315,7 +368,7 @@ class PostgresqlSession final : public Session {
     sorted_.resize(kept);
     parameters_.clear();
     parameters_.add_statuses(sorted_);
-    connection_->send_prepared("write_statuses", statement, parameters_);
+    connection_->send_prepared(fresh ? "insert_statuses" : "upsert_statuses", fresh ? insert : upsert, parameters_);
   }
 
   void add_status(const MessageStatus& status, int attempts) {
@@ -333,9 +386,15 @@ class PostgresqlSession final : public Session {
     parameters_.add_timestamp(status.updated_at);
   }
 
+  // In calls of write().
+  static constexpr int kLeastPenalty = 64;
+  static constexpr int kMostPenalty = 16'384;
+
   const PostgresqlOptions& options_;
   const Schema& schema_;
   const std::vector<Ancestry>& ancestries_;
+  int cautious_ = 0;  // how many more expect rows that are there
+  int penalty_ = kLeastPenalty;
   std::vector<TableStatements> statements_;
   Selection selection_;
   Parameters parameters_{};
@@ -400,6 +459,7 @@ class PostgresqlDatabase final : public Database {
   }
   std::string description() const override { return description_of(options_); }
   bool concurrent() const override { return true; }
+  const Schema& schema() const override { return schema_; }
 
  private:
   PostgresqlOptions options_;

@@ -48,6 +48,7 @@ Blame blame_of(std::string_view state) {
     case Blame::kRow:
       break;
   }
+  if (state == "23505") throw UniqueViolation(text);
   throw PermanentError(text);
 }
 
@@ -56,7 +57,8 @@ std::string_view field(const PGresult* result, int code) {
   return text != nullptr ? text : "";
 }
 
-/// "FATAL:  28P01: password authentication failed": the code, and the text behind it without its second line.
+/// What libpq says of a connection: "FATAL:  28P01: password authentication failed": the code, and the text behind it
+/// without its second line.
 struct ConnectError {
   std::string state{};
   std::string text{};
@@ -70,8 +72,13 @@ ConnectError connect_error(std::string_view message) {
     const std::string_view text = message.substr(at + 10);
     return {std::string(state), std::string(text.substr(0, text.find('\n')))};
   }
+  // A line for each address that was tried, and advice in lines that begin with a tab.
   ConnectError error;
-  for (const char c : message) error.text += c == '\n' || c == '\t' ? ' ' : c;
+  while (!message.empty()) {
+    const std::string_view line = message.substr(0, message.find('\n'));
+    if (!line.starts_with('\t')) error.text.append(error.text.empty() ? "" : "; ").append(line);
+    message.remove_prefix(std::min(line.size() + 1, message.size()));
+  }
   return error;
 }
 
@@ -126,7 +133,7 @@ std::string description_of(const PostgresqlOptions& options) {
 PostgresqlConnection::PostgresqlConnection(const PostgresqlOptions& options)
     : place_(description_of(options)),
       // The server ends a statement itself; this is for one that does not answer at all.
-      patience_(options.statement_timeout + std::chrono::seconds(5)) {
+      patience_(options.statement_timeout * 6 / 5 + std::chrono::seconds(1)) {
   connect(options);
 }
 

@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "pipegen/error.hpp"
 #include "sql/postgresql_arrays.hpp"
 
 namespace pipegen::sql {
@@ -35,6 +36,12 @@ struct ClearResult {
   void operator()(PGresult* result) const { PQclear(result); }
 };
 using Result = std::unique_ptr<PGresult, ClearResult>;
+
+/// A row of the same key is there.
+class UniqueViolation : public PermanentError {
+ public:
+  using PermanentError::PermanentError;
+};
 
 /// Throws what Session throws. After Unavailable it is of no more use. Not thread safe.
 class PostgresqlConnection {

@@ -627,6 +627,7 @@ class SqliteDatabase final : public Database {
   }
   std::string description() const override { return "SQLite, " + options_.path.string(); }
   bool concurrent() const override { return false; }
+  const Schema& schema() const override { return schema_; }
 
  private:
   Options options_;

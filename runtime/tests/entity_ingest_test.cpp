@@ -1,7 +1,12 @@
 // The ingestion API for entities against a real nats-server.
+#include <arpa/inet.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
+#include <sys/wait.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <future>
 #include <latch>
@@ -292,6 +297,7 @@ TEST_F(EntityIngestTest, AFullStreamIs503WithRetryAfterAndSoIsAServerThatIsAway)
   EXPECT_EQ(full->status, 503);
   EXPECT_FALSE(full->get_header_value("Retry-After").empty());
   EXPECT_NE(full->body.find("no room"), std::string::npos) << full->body;
+  EXPECT_EQ(member(http.Get("/ingest/status/" + message(1).headers.at("Nats-Msg-Id"))->body, "status"), "accepted");
   nats.kill();
   EXPECT_TRUE(eventually([&] { return !connection.connected(); }));
   const auto away = http.Post("/ingest/order", order(3), kJson);
@@ -444,6 +450,22 @@ TEST_F(EntityIngestTest, ARepeatedBatchWithAKeyMakesNoDuplicates) {
   EXPECT_EQ(messages(), 500);
   EXPECT_EQ(http.Post("/ingest/batch", key, body + order(501), kLines)->status, 422);
   EXPECT_EQ(messages(), 500);
+}
+
+TEST_F(EntityIngestTest, TheAnswerToABatchIsKeptForItsKeyHoweverMuchIsWrongWithIt) {
+  auto http = client();
+  std::string body = order(1) + "\n";
+  for (int i = 0; i < 100; ++i) {
+    const std::string name(40'000, static_cast<char>('a' + i % 26));
+    body += R"({"orderKey":0,")" + name + R"(":1,")" + name + R"(":1,"price":1})" + "\n";
+  }
+  const httplib::Headers key = {{"Idempotency-Key", "wrong"}};
+  const auto first = http.Post("/ingest/batch?entity=order", key, body, kLines);
+  ASSERT_EQ(first->status, 202) << first->body;
+  EXPECT_EQ(read_answer(first->body).rejected, 100);
+  EXPECT_LT(first->body.size(), 500'000u);
+  EXPECT_EQ(http.Post("/ingest/batch?entity=order", key, body, kLines)->body, first->body);
+  EXPECT_EQ(messages(), 1);
 }
 
 TEST_F(EntityIngestTest, ABatchThatFillsTheStreamSaysHowFarItGotAndGoesOnWithItsKey) {
@@ -758,4 +780,129 @@ TEST_F(PageTest, ShowsEverythingEscapedUnderAStrictPolicy) {
   EXPECT_EQ(page->body.find("https://"), std::string::npos);
 }
 
+// --- the API as a process ------------------------------------------------------------------------------------------
+
+/// This program again, as the API (see main).
+class ApiProcess {
+ public:
+  explicit ApiProcess(const std::string& url) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("pipe failed");
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      ::dup2(ends[1], STDERR_FILENO);
+      ::setenv("PIPEGEN_TEST_API", "1", 1);
+      ::setenv("NATS_URL", url.c_str(), 1);
+      ::execl("/proc/self/exe", "ingest-api", nullptr);
+      ::_exit(127);
+    }
+    ::close(ends[1]);
+    output_ = ends[0];
+    std::string text;
+    char c = 0;
+    const std::string name = "\"api_port\":";
+    while (text.find(name) == std::string::npos || !text.ends_with('\n')) {
+      if (::read(output_, &c, 1) != 1) throw std::runtime_error("the API did not start: " + text);
+      text.push_back(c);
+    }
+    port = std::stoi(text.substr(text.find(name) + name.size()));
+  }
+  ~ApiProcess() {
+    ::kill(pid_, SIGTERM);
+    ::waitpid(pid_, nullptr, 0);
+    ::close(output_);
+  }
+  ApiProcess(const ApiProcess&) = delete;
+  ApiProcess& operator=(const ApiProcess&) = delete;
+
+  int port = 0;
+
+ private:
+  pid_t pid_ = -1;
+  int output_ = -1;
+};
+
+TEST(EntityApiProcessTest, FiveHundredSlowClientsDoNotSlowAHundredGoodOnes) {
+  constexpr int kSlow = 500;
+  constexpr int kGood = 100;
+  constexpr int kRequests = 20;
+#ifdef __SANITIZE_ADDRESS__
+  constexpr auto kLimit = 1s;
+#else
+  constexpr auto kLimit = 100ms;
+#endif
+  const pipegen::testing::NatsServer nats;
+  const ApiProcess api(nats.url());
+  httplib::Client ready("127.0.0.1", api.port);
+  ASSERT_TRUE(eventually([&] { return ready.Get("/ready")->status == 200; }));
+
+  std::vector<int> slow;
+  for (int i = 0; i < kSlow; ++i) {
+    const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<std::uint16_t>(api.port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ASSERT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    slow.push_back(fd);
+  }
+  // Half of a head, of a small body, of a large one, of a batch without an end.
+  const std::string heads[] = {
+      "POST /ingest/order HTTP/1.1\r\nHost:",
+      "POST /ingest/order HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+      "POST /ingest/order HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{",
+      "POST /ingest/batch HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"};
+  std::jthread trickle([&](const std::stop_token& stop) {
+    for (int i = 0; i < kSlow; ++i) {
+      const std::string& head = heads[i % 4];
+      ::send(slow[static_cast<std::size_t>(i)], head.data(), head.size(), MSG_NOSIGNAL);
+    }
+    while (!stop.stop_requested()) {
+      for (const int fd : slow) ::send(fd, " ", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+      std::this_thread::sleep_for(200ms);
+    }
+  });
+
+  std::mutex mutex;
+  std::vector<std::chrono::steady_clock::duration> times;
+  std::map<int, int> statuses;
+  std::latch start(kGood);
+  std::vector<std::jthread> good;
+  for (int i = 0; i < kGood; ++i) {
+    good.emplace_back([&, i] {
+      httplib::Client http("127.0.0.1", api.port);
+      http.set_keep_alive(true);
+      http.set_tcp_nodelay(true);
+      http.Get("/health");
+      start.arrive_and_wait();
+      for (int n = 0; n < kRequests; ++n) {
+        const auto begin = std::chrono::steady_clock::now();
+        const auto answer = http.Post("/ingest/order", order(i * kRequests + n + 1), kJson);
+        const auto time = std::chrono::steady_clock::now() - begin;
+        {
+          const std::lock_guard lock(mutex);
+          times.push_back(time);
+          ++statuses[answer ? answer->status : -1];
+        }
+        std::this_thread::sleep_for(20ms);
+      }
+    });
+  }
+  good.clear();
+  trickle.request_stop();
+  trickle.join();
+  for (const int fd : slow) ::close(fd);
+  EXPECT_EQ(statuses, (std::map<int, int>{{202, kGood * kRequests}}));
+  std::sort(times.begin(), times.end());
+  EXPECT_LT(times[times.size() * 99 / 100], kLimit);
+}
+
 }  // namespace
+
+int main(int argc, char** argv) {
+  if (std::getenv("PIPEGEN_TEST_API") != nullptr) {
+    return pipegen::run_ingest_api(argc, argv, "ingest-api", [](const Settings&) { return shop_api(); });
+  }
+  ::testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}

@@ -40,7 +40,7 @@ using testing::SqlClient;
 using testing::TempFolder;
 using Clock = std::chrono::steady_clock;
 
-bool eventually(const std::function<bool()>& condition, milliseconds patience = 60s) {
+bool eventually(const std::function<bool()>& condition, milliseconds patience = 20s) {
   for (const auto end = Clock::now() + patience; Clock::now() < end; std::this_thread::sleep_for(10ms)) {
     if (condition()) return true;
   }
@@ -248,7 +248,7 @@ TEST_P(EntityWorkers, WritesRowsWithTheirStatusAndEmptiesTheStream) {
     return payloads;
   }());
   const auto running = worker();
-  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  ASSERT_TRUE(eventually([&] { return left() == 0; })) << running->readiness().reason;
   EXPECT_EQ(count("things"), 3'000);
   EXPECT_EQ(count("parts"), 6'000);
   EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'completed' AND entity_type = 'Thing'"),

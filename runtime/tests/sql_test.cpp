@@ -2,8 +2,11 @@
 #include <gtest/gtest.h>
 #include <libpq-fe.h>
 #include <sqlite3.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -687,6 +690,33 @@ TEST_P(BothDatabases, AConnectionWritesManyBatchesOfManyMessages) {
   EXPECT_EQ(query("SELECT count(*), min(status), max(attempts) FROM message_status"), Lines{"6000|completed|0"});
 }
 
+TEST_P(BothDatabases, SessionsThatWriteTheSameRowsAtTheSameTimeLeaveTheNewest) {
+  const Schema schema = order_schema();
+  const auto database = ready(schema);
+  std::vector<std::jthread> threads;
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&, thread] {
+      const auto session = database->session();
+      Batch batch(schema);
+      for (int round = 0; round < 25; ++round) {
+        batch.clear();
+        for (int i = 0; i < 40; ++i) {
+          // Every writer has every key, in an order of its own.
+          const int key = (i * (2 * thread + 3) + round) % 40;
+          const int version = round * 4 + thread;
+          batch.begin_message(version);
+          add_order(batch, "k" + std::to_string(key), std::to_string(version));
+          add_line(batch, "k" + std::to_string(key), version % 3, std::to_string(version));
+        }
+        EXPECT_TRUE(session->write(batch, {}).empty());
+      }
+    });
+  }
+  threads.clear();
+  EXPECT_EQ(query("SELECT count(*), min(note), max(note), min(pipegen_version) FROM orders"), Lines{"40|99|99|99"});
+  EXPECT_EQ(query("SELECT count(*), min(text), max(text) FROM lines"), Lines{"40|99|99"});
+}
+
 // ---- migrations -----------------------------------------------------------------------------------------------------
 
 TEST_P(BothDatabases, ANewVersionAddsItsTablesAndColumnsAndFillsThem) {
@@ -858,6 +888,312 @@ TEST_P(BothDatabases, TheIngestionApiFindsAMessageFromAnyThread) {
       }
     });
   }
+}
+
+// ---- rows -----------------------------------------------------------------------------------------------------------
+
+TEST(Rows, TextWithNulIsRefusedWithItsColumn) {
+  const Schema schema = order_schema();
+  Batch batch(schema);
+  batch.begin_message(1);
+  Row row = batch.add_row(0);
+  row.add("a");
+  const std::string text = thrown_by<PermanentError>([&] { row.add(std::string_view("x\0y", 3)); });
+  EXPECT_NE(text.find("orders.note holds a NUL"), std::string::npos) << text;
+}
+
+TEST(Rows, NullAndNumbersThatNoDatabaseTakesAreRefused) {
+  const Schema schema = every_kind();
+  Batch batch(schema);
+  batch.begin_message(1);
+  Row row = batch.add_row(0);
+  thrown_by<PermanentError>([&] { row.add_null(); });
+  row.add(std::int64_t{1});
+  thrown_by<PermanentError>([&] { row.add(std::numeric_limits<double>::quiet_NaN()); });
+  thrown_by<PermanentError>([&] { row.add(std::numeric_limits<double>::infinity()); });
+}
+
+TEST(Rows, ARowHasAsManyValuesAsItsTable) {
+  const Schema schema = order_schema();
+  Batch batch(schema);
+  EXPECT_THROW(batch.add_row(0), std::logic_error) << "no message was begun";
+  batch.begin_message(1);
+  Row row = batch.add_row(0);
+  row.add("a");
+  EXPECT_THROW(batch.add_row(0), std::logic_error);
+  row.add("b");
+  EXPECT_THROW(row.add("c"), std::logic_error);
+}
+
+TEST(Rows, AMessageIsTakenBackWithAllOfItsRowsAlsoTheHalfOnes) {
+  const Schema schema = order_schema();
+  Batch batch(schema);
+  EXPECT_EQ(batch.begin_message(7), 0U);
+  add_order(batch, "a", "kept");
+  add_line(batch, "a", 1, "kept", {"p"});
+  EXPECT_EQ(batch.begin_message(8), 1U);
+  add_order(batch, "b", "gone");
+  add_line(batch, "b", 1, "gone", {"q"});
+  batch.add_row(0).add("half");
+  batch.take_back_message();
+  EXPECT_EQ(batch.messages(), 1U);
+  EXPECT_EQ(batch.begin_message(9), 1U);
+  add_order(batch, "c", "new");
+  EXPECT_EQ(batch.rows(0).message, (std::vector<std::uint32_t>{0, 1}));
+  EXPECT_EQ(batch.rows(1).message.size(), 1U);
+  EXPECT_EQ(batch.rows(2).message.size(), 1U);
+  ASSERT_EQ(batch.rows(0).cells.size(), 4U);
+  EXPECT_EQ(batch.text(batch.rows(0).cells[1]), "kept");
+  EXPECT_EQ(batch.text(batch.rows(0).cells[2]), "c");
+  EXPECT_EQ(batch.text(batch.rows(2).cells[2]), "p");
+  EXPECT_EQ(batch.version(1), 9);
+}
+
+// ---- SQLite ---------------------------------------------------------------------------------------------------------
+
+TEST(SqliteOutage, AFileThatAnotherProcessHoldsIsUnavailableUntilItLetsGo) {
+  Sqlite backend("lock_timeout = '50ms'\n");
+  const Schema schema = order_schema();
+  const auto database = backend.open(schema);
+  database->migrate();
+  const auto session = database->session();
+  put_order(*session, schema, 1, "a", "one");
+  sqlite3* other = nullptr;
+  ASSERT_EQ(sqlite3_open(backend.file().c_str(), &other), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(other, "BEGIN IMMEDIATE", nullptr, nullptr, nullptr), SQLITE_OK);
+  thrown_by<Unavailable>([&] { put_order(*session, schema, 2, "a", "two"); });
+  thrown_by<Unavailable>([&] { session->check(); });
+  thrown_by<Unavailable>([&] { session->note_attempt(status_of("m")); });
+  thrown_by<Unavailable>([&] { database->migrate(); });
+  sqlite3_exec(other, "ROLLBACK", nullptr, nullptr, nullptr);
+  sqlite3_close(other);
+  session->check();
+  put_order(*session, schema, 2, "a", "two");
+  EXPECT_EQ(backend.query("SELECT note FROM orders"), Lines{"two"});
+}
+
+TEST(SqliteOutage, AFullDiskIsUnavailableAndNothingIsHalfWritten) {
+  Sqlite backend;
+  const Schema schema = order_schema();
+  const auto database = backend.open(schema);
+  database->migrate();
+  const auto session = database->session();
+  put_order(*session, schema, 1, "a", "one");
+  ::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit tight{.rlim_cur = 300'000, .rlim_max = before.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &tight);
+  Batch batch(schema);
+  for (int i = 0; i < 100; ++i) {
+    batch.begin_message(2);
+    add_order(batch, "n" + std::to_string(i), std::string(20'000, 'x'));
+  }
+  thrown_by<Unavailable>([&] { session->write(batch, {}); });
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_EQ(backend.query("SELECT count(*) FROM orders"), Lines{"1"});
+  session->write(batch, {});
+  EXPECT_EQ(backend.query("SELECT count(*) FROM orders"), Lines{"101"});
+}
+
+TEST(SqliteOutage, AReadOnlyFileIsUnavailable) {
+  Sqlite backend;
+  const Schema schema = order_schema();
+  const auto database = backend.open(schema);
+  database->migrate();
+  namespace fs = std::filesystem;
+  const auto mode = fs::perms::owner_read | fs::perms::group_read | fs::perms::others_read;
+  const fs::path folder = fs::path(backend.file()).parent_path();
+  fs::permissions(folder, mode | fs::perms::owner_exec | fs::perms::others_exec);
+  for (const char* ending : {"", "-wal", "-shm"}) {
+    if (fs::exists(backend.file() + ending)) fs::permissions(backend.file() + ending, mode);
+  }
+  const bool root = ::geteuid() == 0;
+  if (root) {
+    ASSERT_EQ(::seteuid(65534), 0);  // root may write anything
+  }
+  const auto session = database->session();
+  const std::string text = thrown_by<Unavailable>([&] { put_order(*session, schema, 1, "a", "one"); });
+  thrown_by<Unavailable>([&] { session->check(); });
+  if (root) {
+    ASSERT_EQ(::seteuid(0), 0);
+  }
+  fs::permissions(folder, fs::perms::owner_all);
+  fs::permissions(backend.file(), fs::perms::owner_all);
+  put_order(*session, schema, 1, "a", "one");
+  EXPECT_EQ(backend.query("SELECT note FROM orders"), Lines{"one"});
+}
+
+TEST(SqliteSettings, AreRefusedWithWhatIsWrong) {
+  TempFolder folder;
+  const Schema schema = order_schema();
+  const auto text = [&](const std::string& url) {
+    return thrown_by<ConfigError>([&] { open_sqlite(settings_for(url), schema)->migrate(); });
+  };
+  EXPECT_NE(text("").find("DATABASE_URL"), std::string::npos);
+  EXPECT_NE(text("postgresql://me:hunter2@host/db").find("SQLite"), std::string::npos);
+  EXPECT_EQ(text("postgresql://me:hunter2@host/db").find("hunter2"), std::string::npos);
+  EXPECT_NE(text("sqlite:").find("file"), std::string::npos);
+  EXPECT_NE(text("sqlite::memory:").find("file"), std::string::npos);
+  const std::string missing = (folder.path() / "not-there").string();
+  EXPECT_NE(text("sqlite:" + missing + "/x.db").find(missing), std::string::npos);
+  std::ofstream(folder.path() / "text.db") << std::string(5000, 'x');
+  EXPECT_NE(text("sqlite:" + (folder.path() / "text.db").string()).find("not a database"), std::string::npos);
+}
+
+// ---- PostgreSQL -----------------------------------------------------------------------------------------------------
+
+TEST(PostgresOutage, AServerThatStopsIsUnavailableAndTheSessionGoesOnWhenItIsBack) {
+  PostgresServer server;
+  Postgres backend(server);
+  const Schema schema = order_schema();
+  const auto database = backend.open(schema);
+  database->migrate();
+  const auto session = database->session();
+  const FindMessage find = backend.find_message();
+  put_order(*session, schema, 1, "a", "one");
+  EXPECT_FALSE(find("m").has_value());
+  server.stop();
+  thrown_by<Unavailable>([&] { put_order(*session, schema, 2, "a", "two"); });
+  thrown_by<Unavailable>([&] { put_order(*session, schema, 2, "a", "two"); });
+  thrown_by<Unavailable>([&] { session->check(); });
+  thrown_by<Unavailable>([&] { session->note_attempt(status_of("m")); });
+  thrown_by<Unavailable>([&] { find("m"); });
+  thrown_by<Unavailable>([&] { database->migrate(); });
+  server.start();
+  session->check();
+  put_order(*session, schema, 2, "a", "two");
+  EXPECT_FALSE(find("m").has_value());
+  EXPECT_EQ(backend.query("SELECT note FROM orders"), Lines{"two"});
+}
+
+TEST(PostgresOutage, AServerThatHangsIsUnavailable) {
+  PostgresServer server;
+  Postgres backend(server, "statement_timeout = '300ms'\nconnect_timeout = '300ms'\n");
+  const Schema schema = order_schema();
+  const auto database = backend.open(schema);
+  database->migrate();
+  const auto session = database->session();
+  put_order(*session, schema, 1, "a", "one");
+  server.signal_all(SIGSTOP);
+  const auto start = Clock::now();
+  thrown_by<Unavailable>([&] { put_order(*session, schema, 2, "a", "two"); });
+  thrown_by<Unavailable>([&] { put_order(*session, schema, 2, "a", "two"); });
+  EXPECT_LT(Clock::now() - start, 10s);
+  server.signal_all(SIGCONT);
+  put_order(*session, schema, 3, "a", "three");
+  EXPECT_EQ(backend.query("SELECT note FROM orders"), Lines{"three"});
+}
+
+TEST(PostgresOutage, AConnectionThatTheServerEndsIsMadeAnew) {
+  Postgres backend;
+  const Schema schema = order_schema();
+  const auto database = backend.open(schema);
+  database->migrate();
+  const auto session = database->session();
+  put_order(*session, schema, 1, "a", "one");
+  backend.query(
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> "
+      "pg_backend_pid()");
+  thrown_by<Unavailable>([&] { put_order(*session, schema, 2, "a", "two"); });
+  put_order(*session, schema, 2, "a", "two");
+  EXPECT_EQ(backend.query("SELECT note FROM orders"), Lines{"two"});
+}
+
+TEST(PostgresOutage, AReadOnlyDatabaseIsUnavailable) {
+  Postgres backend;
+  const Schema schema = order_schema();
+  const auto database = backend.open(schema);
+  database->migrate();
+  const std::string name = backend.query("SELECT current_database()").at(0);
+  backend.query("ALTER DATABASE " + name + " SET default_transaction_read_only = on");
+  const auto session = database->session();
+  thrown_by<Unavailable>([&] { session->check(); });
+  thrown_by<Unavailable>([&] { put_order(*session, schema, 1, "a", "one"); });
+  thrown_by<Unavailable>([&] { database->migrate(); });
+  Shell(shared_server().url()).query("ALTER DATABASE " + name + " RESET default_transaction_read_only");
+  session->check();
+  put_order(*session, schema, 1, "a", "one");
+}
+
+TEST(PostgresOutage, ALockThatIsNotGivenInTimeIsUnavailable) {
+  Postgres backend(shared_server(), "lock_timeout = '100ms'\n");
+  const Schema schema = order_schema();
+  const auto database = backend.open(schema);
+  database->migrate();
+  const auto session = database->session();
+  Shell shell(backend.url());
+  shell.query("BEGIN; LOCK TABLE orders");
+  thrown_by<Unavailable>([&] { put_order(*session, schema, 1, "a", "one"); });
+  shell.query("ROLLBACK");
+  put_order(*session, schema, 1, "a", "one");
+}
+
+TEST(PostgresOutage, TheVictimOfADeadlockIsUnavailable) {
+  Postgres backend;
+  const Schema schema = order_schema();
+  const auto database = backend.open(schema);
+  database->migrate();
+  const auto session = database->session();
+  for (const char* id : {"a", "b"}) put_order(*session, schema, 1, id, "one");
+  Shell shell(backend.url());
+  shell.query("SET deadlock_timeout = '1h'");  // so that it is the other one that looks
+  shell.query("BEGIN; UPDATE orders SET note = 'shell' WHERE id = 'b'");
+  std::jthread writer([&] {
+    Batch batch(schema);
+    batch.begin_message(2);
+    add_order(batch, "b", "two");
+    add_order(batch, "a", "two");
+    thrown_by<Unavailable>([&] { session->write(batch, {}); });
+  });
+  const auto end = Clock::now() + 10s;
+  while (backend.query("SELECT 1 FROM pg_locks WHERE NOT granted").empty() && Clock::now() < end) {
+    std::this_thread::sleep_for(5ms);
+  }
+  shell.query("UPDATE orders SET note = 'shell' WHERE id = 'a'; COMMIT");
+  writer.join();
+  put_order(*session, schema, 2, "a", "two");
+  EXPECT_EQ(backend.query("SELECT id, note FROM orders ORDER BY id"), (Lines{"a|two", "b|shell"}));
+}
+
+TEST(PostgresSettings, AreRefusedWithWhatIsWrongAndWithoutThePassword) {
+  PostgresServer& server = shared_server();
+  Postgres backend;
+  const Schema schema = order_schema();
+  backend.open(schema)->migrate();
+  const auto text = [&](const std::string& url, const std::string& more = "") {
+    const auto call = [&] { open_postgresql(settings_for(url, more), schema)->session()->check(); };
+    const std::string what = thrown_by<ConfigError>(call);
+    EXPECT_EQ(what.find("hunter2"), std::string::npos) << what;
+    return what;
+  };
+  EXPECT_NE(text("").find("DATABASE_URL"), std::string::npos);
+  text("sqlite:hunter2.db");
+  text("postgresql://me:hunter2@[::1/db");
+  text("host=x password=\"hunter2 y=z");
+  EXPECT_NE(text(server.url("nowhere")).find("nowhere"), std::string::npos);
+
+  const std::string name = backend.query("SELECT current_database()").at(0);
+  const auto rules = server.socket_folder() / "data" / "pg_hba.conf";
+  std::string trust;
+  std::getline(std::ifstream(rules), trust, '\0');
+  std::ofstream(rules) << "local all guarded scram-sha-256\n" << trust;
+  backend.query("CREATE ROLE guarded LOGIN PASSWORD 'right horse'");
+  backend.query("SELECT pg_reload_conf()");
+  const std::string url = "host=" + server.socket_folder().string() + " user=guarded dbname=" + name;
+  EXPECT_NE(text(url, "password = \"hunter2\"\n").find("password authentication failed"), std::string::npos);
+  EXPECT_NE(text(url).find("DATABASE_PASSWORD"), std::string::npos);
+  EXPECT_NE(text(url, "password = \"right horse\"\n").find("permission denied"), std::string::npos);
+  backend.query("ALTER ROLE guarded CONNECTION LIMIT 0");
+  thrown_by<Unavailable>(
+      [&] { open_postgresql(settings_for(url, "password = \"right horse\"\n"), schema)->session()->check(); });
+
+  Shell(server.url()).query("CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+  EXPECT_NE(text(server.url("latin")).find("UTF8"), std::string::npos);
+  thrown_by<Unavailable>([&] { open_postgresql(settings_for("host=/nowhere dbname=x"), schema)->session()->check(); });
+
+  const auto database = open_postgresql(settings_for("postgresql://me:hunter2@db.example:5433/shop"), schema);
+  EXPECT_EQ(database->description(), "PostgreSQL, db.example:5433, database shop");
 }
 
 INSTANTIATE_TEST_SUITE_P(Sql, BothDatabases, ::testing::Values(Which::kSqlite, Which::kPostgres),

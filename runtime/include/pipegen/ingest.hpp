@@ -1,4 +1,16 @@
-// The ingestion API: HTTP in, events out. The main() of a generated API is one call of run_ingest_api.
+// The ingestion API: HTTP in, events and entities out. The main() of a generated API is one call of run_ingest_api.
+//
+// Settings, in the section of the API ("ingest_api"):
+//   host, port               where it listens ("127.0.0.1", and what the schema says)
+//   tokens, tokens_file      bearer tokens, with commas between them: every route but /, /health, /ready, /metrics and
+//                            /openapi.json needs one (none: everybody is let in)
+//   threads                  requests that are served at a time (64)
+//   queue                    requests that wait for a thread; more get 503 (1000)
+//   connections              open at a time; more get 503 (800)
+//   connections_per_address  open at a time from one address, or IPv6 network; more get 429. Off (0) because behind a
+//                            proxy every client has the proxy's address
+//   upload_timeout           for the whole body of an upload or a batch (10 min)
+//   grace_period             for requests that run when the service is stopped (25 s)
 #pragma once
 
 #include <chrono>
@@ -62,7 +74,7 @@ struct EventRoute {
 /// POST /ingest/<path> with the entity as JSON; also by name through /ingest/message and /ingest/batch.
 struct EntityIngest {
   std::string_view name{};  // "Order"
-  std::string_view path{};  // "order"
+  std::string_view path{};  // "order"; not "message", "batch" or "status"
   std::string subject{};    // "tpch.ingest.order"
   /// Throws json::Invalid when the body is no such entity.
   std::function<void(std::string_view body)> check{};
