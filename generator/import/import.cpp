@@ -118,6 +118,7 @@ struct NewField {
   std::string reads_as;  // "string", "int32", …: what defaults and limits are checked against
   bool nullable = true;
   bool in_key = false;
+  bool of_parent = false;                                 // copied from the entity that this one is in a list of
   std::vector<std::pair<std::string, std::string>> more;  // further keys, as they are written
   Span span, type_span;
 };
@@ -683,6 +684,7 @@ class Importer {
     for (NewEntity& entity : entities_) {
       for (NewField& field : entity.fields) bind_type(entity, field);
     }
+    for (const auto& [part, whole] : parts_) copy_parents_key(*entity_called(part), *entity_called(whole));
     for (const Reference& reference : references_) bind_reference(reference);
     for (const NewEntity& entity : entities_) {
       if (!entity.has_table || !entity.key.empty() || parts_.contains(entity.name)) continue;
@@ -732,6 +734,33 @@ class Importer {
     }
   }
 
+  /// The older layout gives the rows of a list their parent's key as fields: in ours it is copied from the parent.
+  void copy_parents_key(NewEntity& part, const NewEntity& whole) {
+    for (const NewField& field : whole.fields) {
+      if (std::ranges::find(whole.key, field.name) == whole.key.end()) continue;
+      for (NewField& own : part.fields) {
+        if (own.type != field.type || (own.name != field.name && !refers_to(part, own, whole))) continue;
+        own.nullable = false;
+        own.of_parent = true;
+        std::erase_if(own.more, [](const auto& each) {
+          return each.first != "doc" && each.first != "column" && each.first != "index" && each.first != "unique";
+        });
+        add(own, "parent", field.name);
+        break;
+      }
+    }
+    const bool only_parents =
+        std::ranges::all_of(part.key, [&](const std::string& name) { return part.find(name)->of_parent; });
+    if (only_parents) part.key.clear();  // numbered
+  }
+
+  bool refers_to(const NewEntity& part, const NewField& field, const NewEntity& whole) {
+    return std::ranges::any_of(references_, [&](const Reference& reference) {
+      return reference.entity == part.name && entity_called(reference.target) == &whole &&
+             reference.fields.size() == 1 && field_name(reference.fields.front()->text) == field.name;
+    });
+  }
+
   void bind_reference(const Reference& reference) {
     NewEntity* entity = entity_called(reference.entity);
     NewEntity* target = entity_called(reference.target);
@@ -740,6 +769,8 @@ class Importer {
       report_.warning(code::kReference, reference.span, why + ", so it is left out",
                       "see 'references' in schemas/LANGUAGE.md");
     };
+    const auto part = entity == nullptr ? parts_.end() : parts_.find(entity->name);
+    if (part != parts_.end() && target != nullptr && part->second == target->name) return;  // its rows belong there
     if (target == nullptr) {
       leave_out("the foreign key leads to " + in_quotes(reference.target) + ", which is not imported");
     } else if (reference.fields.size() != 1 || target->key.size() != 1) {

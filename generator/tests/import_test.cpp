@@ -136,6 +136,50 @@ TEST(Import, GivesASchemaThatPipegenTakesWithoutAWord) {
   EXPECT_EQ(loaded.pipeline->entities.size(), 3u);
 }
 
+TEST(Import, TakesTheKeyOfTheParentForWhatTheRowsOfAListHoldOfIt) {
+  const Imported imported = import_entities({{"a.yaml", R"yaml(entities:
+  - name: Order
+    fields: [{name: order_key, type: String, nullable: false}, {name: lines, type: "List<Line>"},
+             {name: notes, type: "List<Note>"}]
+    persistence: {table: orders, primary_key: [order_key]}
+  - name: Line
+    fields:
+      - {name: orderKey, type: String, nullable: false, max_length: 32, references: Order}
+      - {name: line_number, type: Integer, nullable: false}
+    persistence: {table: lines, primary_key: [orderKey, line_number]}
+  - name: Note
+    fields: [{name: order_ref, type: String}, {name: text, type: String}]
+    persistence: {primary_key: order_ref, foreign_keys: [{columns: order_ref, references: orders}]}
+)yaml"}},
+                                            "p");
+  EXPECT_EQ(said(imported), "");
+  EXPECT_EQ(imported.schema.value_or(""), R"yaml(pipegen: v1
+pipeline: p
+
+entities:
+  Line:
+    table: lines
+    key: [order_key, line_number]
+    fields:
+      order_key: {type: string, column: orderKey, parent: order_key}
+      line_number: int32
+  Note:
+    fields:
+      order_ref: {type: string, parent: order_key}
+      text: string?
+  Order:
+    table: orders
+    key: [order_key]
+    fields:
+      order_key: string
+      lines: list<Line>?
+      notes: list<Note>?
+
+ingest:
+  entities: [Order]
+)yaml");
+}
+
 TEST(Import, RefusesTypesThatItDoesNotKnowAndSaysWhichThereAre) {
   const Imported imported = import_entities({{"a.yaml", R"yaml(entity:
   name: A
