@@ -55,17 +55,15 @@ void Feed::set_trouble(std::string why) {
   trouble_ = std::move(why);
 }
 
-/// True when it is over.
-bool Feed::wait(milliseconds time) {
+void Feed::wait(milliseconds time) {
   std::unique_lock lock(mutex_);
   changed_.wait_for(lock, time, [this] { return stopping_ || woken_; });
   woken_ = false;
-  return stopping_;
 }
 
 void Feed::run() {
   milliseconds delay = kFirstDelay;
-  while (!wait(milliseconds(0))) {
+  while (!stopping_) {
     if (!consumer_.bound()) {
       try {
         consumer_.bind();

@@ -47,7 +47,7 @@ class Feed {
  private:
   void run();
   void set_trouble(std::string why);
-  bool wait(std::chrono::milliseconds time);
+  void wait(std::chrono::milliseconds time);
 
   nats::Connection& connection_;
   worker::PullConsumer consumer_;
@@ -57,7 +57,7 @@ class Feed {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::string trouble_ = "not started";
-  bool stopping_ = false;
+  std::atomic<bool> stopping_ = false;
   bool woken_ = false;
   std::thread thread_;
 };

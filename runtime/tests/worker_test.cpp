@@ -300,9 +300,8 @@ TEST_F(WorkerTest, EventsOfARedeliveredMessageHaveTheSameIds) {
 
 TEST_F(WorkerTest, AMessageThatIsPublishedAgainIsTheSameMessage) {
   // Its Nats-Msg-Id is another one, or the stream would not take it; what it makes is the same.
-  auto worker = start(make_stage([](std::string_view payload, Context&, Outbox& outbox) {
-    outbox.publish(output(std::string(payload)));
-  }));
+  auto worker = start(make_stage(
+      [](std::string_view payload, Context&, Outbox& outbox) { outbox.publish(output(std::string(payload))); }));
   connection_.publish("in.a", "x", "first");
   ASSERT_TRUE(all_acked());
   connection_.publish("in.a", "x", "replay", {{"Pipegen-Message-Id", "first"}});
