@@ -473,8 +473,19 @@ std::string openapi(const Pipeline& pipeline, const std::map<std::string, std::v
   const json document = {
       {"openapi", "3.1.0"},
       {"info", {{"title", pipeline.name}, {"version", "1"}}},
+      {"servers", json::array({{{"url", "/"}}})},
+      // Either: whether a token is asked for is a setting.
+      {"security", json::array({json::object(), {{"token", json::array()}}})},
       {"paths", paths},
-      {"components", {{"schemas", schemas.written}, {"parameters", parameters}, {"responses", responses}}}};
+      {"components",
+       {{"schemas", schemas.written},
+        {"parameters", parameters},
+        {"responses", responses},
+        {"securitySchemes",
+         {{"token",
+           {{"type", "http"},
+            {"scheme", "bearer"},
+            {"description", "Where the service is set to accept those with one of its tokens only."}}}}}}}};
   return document.dump(2);
 }
 
