@@ -270,15 +270,16 @@ TEST_P(EntityWorkers, OnlyWhatIsBadIsDeadLettered) {
                                         "",
                                         thing("twins", 1, ",\"parts\":[\"a\",\"a\"]")};
   std::vector<std::string> payloads;
-  for (int i = 0; i < 1'000; ++i)
+  for (int i = 0; i < 100'000; ++i) {
     payloads.push_back(i % 10 == 3 ? bad[(i / 10) % bad.size()] : thing(std::to_string(i)));
+  }
   publish_all(payloads);
   const auto running = worker();
-  ASSERT_TRUE(eventually([&] { return left() == 0; }));
-  EXPECT_EQ(count("things"), 900);
-  EXPECT_EQ(left("SHOP_DLQ"), 100);
-  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'completed'"), "900");
-  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'dead_lettered' AND error <> ''"), "100");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }, 120s));
+  EXPECT_EQ(count("things"), 90'000);
+  EXPECT_EQ(left("SHOP_DLQ"), 10'000);
+  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'completed'"), "90000");
+  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'dead_lettered' AND error <> ''"), "10000");
   DeadLetterBox box(connection_, "SHOP_DLQ");
   std::set<std::string> classes;
   box.each({}, [&](const DeadLetter& letter) { return classes.insert(letter.header("Pipegen-Error-Class")), true; });
