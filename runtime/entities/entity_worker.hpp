@@ -89,6 +89,7 @@ class EntityWorker {
     sql::Batch batch;
     std::vector<sql::MessageStatus> statuses;
     std::vector<Item> in_batch;  // by message of the batch
+    bool note_all = false;       // status rows even if they are off
   };
   struct Failure {
     Item item;
@@ -101,6 +102,7 @@ class EntityWorker {
   // writing
   void write_batches();
   Items take(bool& alone, bool& idle);
+  bool is_suspect(const worker::Delivery& delivery) const;
   std::size_t suspects_at_a_time(const Item& item) const;
   void leave();
   void write(Writer& writer, const Items& items);

@@ -18,3 +18,12 @@ if("entities" IN_LIST PIPEGEN_COMPONENTS AND "programs" IN_LIST PIPEGEN_COMPONEN
     PkgConfig::PIPEGEN_NATS Threads::Threads)
   gtest_discover_tests(entity_worker_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 400)
 endif()
+if("programs" IN_LIST PIPEGEN_COMPONENTS)
+  add_executable(dlq_test dlq_test.cpp)
+  target_include_directories(dlq_test PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(dlq_test PRIVATE PIPEGEN_DLQ="$<TARGET_FILE:pipegen-dlq>")
+  target_link_libraries(dlq_test PRIVATE pipegen::nats pipegen_test_support pipegen_flags PkgConfig::PIPEGEN_NATS
+                                         GTest::gtest_main)
+  add_dependencies(dlq_test pipegen-dlq)
+  gtest_discover_tests(dlq_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 120)
+endif()
