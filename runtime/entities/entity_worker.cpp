@@ -205,7 +205,7 @@ std::size_t EntityWorker::room() const {
     if (stopping_ || !holds_.empty()) return 0;
   }
   const std::size_t have = in_hand_.size();
-  return have <= most - batch_size_ ? most - have : 0;
+  return have <= most - batch_size_ && in_hand_.bytes() < options_.most_bytes_in_hand ? most - have : 0;
 }
 
 void EntityWorker::accept(std::size_t entity, nats::Message message, std::int64_t stream_created) {
@@ -284,7 +284,8 @@ EntityWorker::Items EntityWorker::take(bool& alone, bool& idle) {
   const std::size_t count = std::min(alone_ ? suspects_at_a_time(from.front()) : batch_size_, from.size());
   alone = alone_ && count == 1;
   items.reserve(count);
-  for (std::size_t i = 0; i < count; ++i) {
+  for (std::size_t i = 0, size = 0; i < count && size < options_.most_bytes_in_batch; ++i) {
+    size += from.front().delivery->size;
     items.push_back(std::move(from.front()));
     from.pop_front();
   }

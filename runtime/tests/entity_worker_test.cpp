@@ -386,6 +386,28 @@ TEST_P(EntityWorkers, ADeadLetterIsReplayedTwiceAndIsThereOnce) {
   EXPECT_FALSE(box.find(letter->sequence));
 }
 
+TEST_P(EntityWorkers, LargeMessagesDoNotFillTheMemory) {
+  EntityWorkerOptions options = quick();
+  options.most_bytes_in_hand = 2u << 20;
+  options.most_bytes_in_batch = 1u << 20;
+  options.consumer.max_bytes = 1u << 20;
+  std::vector<std::string> payloads;
+  const std::string large(200'000, 'x');
+  for (int i = 0; i < 100; ++i) payloads.push_back(thing(std::to_string(i), i, ",\"more\":\"" + large + "\""));
+  publish_all(payloads);
+  double most = 0;  // in hand, of 100
+  const auto running = worker(options);
+  ASSERT_TRUE(eventually([&] {
+    const std::string text = metrics_.render();
+    const std::string line = "\npipegen_in_flight{stage=\"entity-worker\"} ";
+    if (const auto at = text.find(line); at != std::string::npos)
+      most = std::max(most, std::stod(text.substr(at + line.size())));
+    return left() == 0;
+  }));
+  EXPECT_EQ(count("things"), 100);
+  EXPECT_LE(most, 20);  // 2 MiB, and the request of 1 MiB that was on its way
+}
+
 TEST_P(EntityWorkers, NatsMayGoAndComeBack) {
   const auto running = worker();
   publish("thing", thing("before"), "before");
