@@ -104,7 +104,10 @@ Up::Up(const std::filesystem::path& schema, const std::filesystem::path& workspa
                                      "--schema",
                                      schema.string(),
                                      "--output",
-                                     workspace.string()};
+                                     workspace.string(),
+                                     // Other runs want the schema's port too.
+                                     "--api-port",
+                                     "0"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   child_ = std::make_unique<gen::Child>(
       gen::ChildOptions{.arguments = std::move(arguments), .environment = {{"UP_LOG", log_.string()}}});

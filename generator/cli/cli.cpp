@@ -24,7 +24,7 @@ struct Flags {
   bool quiet = false;
   std::string data, nats_url, stream;
   std::string entity, database;
-  int api_port = 0;
+  std::optional<int> api_port;
   int nats_port = 0;
   std::string entities, imported = "entities.yaml", pipeline;
 
@@ -142,7 +142,7 @@ class Commands {
 
   void add_up() {
     CLI::App* command = add("up", "Generate, build and run the whole pipeline on this machine, until Ctrl-C",
-                            "pipegen up --schema pipeline.yaml --api-port 8080", [this] {
+                            "pipegen up --schema pipeline.yaml", [this] {
                               UpOptions options;
                               options.schema = flags_.schema;
                               options.output = flags_.output;
@@ -151,13 +151,16 @@ class Commands {
                               options.api_port = flags_.api_port;
                               options.nats_port = flags_.nats_port;
                               options.force = flags_.force;
-                              return run_up_command(options);
+                              return run_up_command(options, flags_.chosen_database());
                             });
     add_output(command);
+    add_database(command);
     command->add_option("--data", flags_.data,
                         "Folder in which the NATS server and SQLite keep their data (else it is thrown away)");
     command->add_option("--nats-url", flags_.nats_url, "Use this NATS server instead of starting one");
-    command->add_option("--api-port", flags_.api_port, "Port of the HTTP API (0: any free one)")
+    command
+        ->add_option("--api-port", flags_.api_port,
+                     "Port of the HTTP API (0: any free one; else the one in the schema, when it is free)")
         ->check(CLI::Range(0, 65535));
     command->add_option("--nats-port", flags_.nats_port, "Port of the NATS server that is started (0: any free one)")
         ->check(CLI::Range(0, 65535));

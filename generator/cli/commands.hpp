@@ -48,6 +48,6 @@ struct DlqOptions {
 int run_dlq(const DlqOptions& options);
 
 /// Generates everything, builds it and runs it until Ctrl-C.
-int run_up_command(const UpOptions& options);
+int run_up_command(const UpOptions& options, std::optional<Database> database);
 
 }  // namespace pipegen::gen

@@ -472,8 +472,11 @@ void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Da
   if (doc.empty()) {
     doc = "Writes to the database: " + listed(worker.entities) + ".";
   }
-  std::set<std::string> sources{"generated/events.cpp", "generated/main.cpp", "generated/rows.cpp",
-                                "generated/tables.cpp", "generated/worker.cpp"};
+  json types = types_view(pipeline, {}, {}, {}, records);
+  const std::vector<SourceFile> events_files = events_sources(types);
+  std::set<std::string> sources{"generated/main.cpp", "generated/rows.cpp", "generated/tables.cpp",
+                                "generated/worker.cpp"};
+  for (const auto& [path, view] : events_files) sources.insert(path);
   json base = {{"service", service.name},
                {"namespace", service.cpp_name},
                {"pipeline", pipeline.name},
@@ -493,9 +496,10 @@ void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Da
     plan.files.push_back({path, name, owner, std::move(view)});
   };
 
-  json types = types_view(pipeline, {}, {}, {}, records);
-  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", Owner::kPipegen, types);
-  add(generated + "events.cpp", "service/generated/events.cpp", Owner::kPipegen, std::move(types));
+  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", Owner::kPipegen, std::move(types));
+  for (const auto& [path, view] : events_files) {
+    add(folder + path, "service/generated/events.cpp", Owner::kPipegen, view);
+  }
 
   json constants = json::array();
   json tables = json::array();

@@ -276,27 +276,31 @@ void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
                       {"collects", stage->collect ? "true" : "false"}});
   }
 
-  json base = {
-      {"service", service.name},
-      {"namespace", service.cpp_name},
-      {"pipeline", pipeline.name},
-      {"schema", ingest.origin.file},
-      {"title", service.name},
-      {"doc", doc_lines("The HTTP API in front of the pipeline.")},
-      {"is_api", true},
-      {"has_transforms", false},
-      {"is_custom", false},
-      {"components", service.components},
-      {"sources", {"generated/api.cpp", "generated/events.cpp", "generated/main.cpp", "generated/openapi.cpp"}},
-      {"origin", origins(origin_files)}};
+  json types = types_view(pipeline, events, published, filled, entity_records);
+  const std::vector<SourceFile> events_files = events_sources(types);
+  std::set<std::string> sources{"generated/api.cpp", "generated/main.cpp", "generated/openapi.cpp"};
+  for (const auto& [path, view] : events_files) sources.insert(path);
+  json base = {{"service", service.name},
+               {"namespace", service.cpp_name},
+               {"pipeline", pipeline.name},
+               {"schema", ingest.origin.file},
+               {"title", service.name},
+               {"doc", doc_lines("The HTTP API in front of the pipeline.")},
+               {"is_api", true},
+               {"has_transforms", false},
+               {"is_custom", false},
+               {"components", service.components},
+               {"sources", sources},
+               {"origin", origins(origin_files)}};
   const auto add = [&](const std::string& path, const std::string& name, json view) {
     view.insert(base.begin(), base.end());
     plan.files.push_back({path, name, Owner::kPipegen, std::move(view)});
   };
   const std::string generated = service.name + "/generated/";
-  json types = types_view(pipeline, events, published, filled, entity_records);
-  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", types);
-  add(generated + "events.cpp", "service/generated/events.cpp", std::move(types));
+  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", std::move(types));
+  for (const auto& [path, view] : events_files) {
+    add(service.name + "/" + path, "service/generated/events.cpp", view);
+  }
   add(generated + service.cpp_name + "/api.hpp", "ingest/generated/api.hpp", json::object());
   add(generated + "main.cpp", "ingest/generated/main.cpp", json::object());
   add(generated + "openapi.cpp", "ingest/generated/openapi.cpp",

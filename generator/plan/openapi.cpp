@@ -164,10 +164,11 @@ json query_parameter(const ClientField& field) {
 
 /// What every route that publishes may answer besides 202.
 json refusals() {
-  return {{"400", ref("responses", "Malformed")},      {"408", ref("responses", "TooSlow")},
-          {"409", ref("responses", "InProgress")},     {"413", ref("responses", "TooLarge")},
-          {"415", ref("responses", "WrongMediaType")}, {"422", ref("responses", "Invalid")},
-          {"500", ref("responses", "Failed")},         {"503", ref("responses", "Unavailable")}};
+  return {{"400", ref("responses", "Malformed")},  {"401", ref("responses", "Unauthorized")},
+          {"408", ref("responses", "TooSlow")},    {"409", ref("responses", "InProgress")},
+          {"413", ref("responses", "TooLarge")},   {"415", ref("responses", "WrongMediaType")},
+          {"422", ref("responses", "Invalid")},    {"500", ref("responses", "Failed")},
+          {"503", ref("responses", "Unavailable")}};
 }
 
 json upload_operation(const UploadSpec& upload, const std::vector<ClientField>& fields) {
@@ -197,6 +198,7 @@ json status_operation(const UploadSpec& upload) {
           {"parameters", json::array({ref("parameters", "WorkflowId")})},
           {"responses",
            {{"200", answer("The state of the workflow.", content("application/json", ref("schemas", kStatus)))},
+            {"401", ref("responses", "Unauthorized")},
             {"404", problem("No such workflow.")},
             {"500", ref("responses", "Failed")},
             {"503", ref("responses", "Unavailable")}}}};
@@ -219,6 +221,7 @@ json result_operation(const UploadSpec& upload) {
           {"responses",
            {{"200", whole},
             {"206", part},
+            {"401", ref("responses", "Unauthorized")},
             {"404", problem("No such workflow, or it is not finished; \"state\" says how far it is.")},
             {"416", outside},
             {"500", ref("responses", "Failed")},
@@ -246,7 +249,6 @@ json entity_parameters(bool named) {
 json entity_responses() {
   json responses = {{"202", ref("responses", "Taken")}};
   responses.update(refusals());
-  responses["401"] = ref("responses", "Unauthorized");
   responses["429"] = ref("responses", "TooMany");
   return responses;
 }
@@ -345,7 +347,6 @@ void add_entity_operations(Schemas& schemas, json& paths, json& parameters, json
       answer("Accepted: the message is stored in its stream.", content("application/json", ref("schemas", kAccepted)));
   taken["headers"] = {{"Location", {{"description", "Where the message's state is."}, {"schema", text()}}}};
   responses["Taken"] = taken;
-  responses["Unauthorized"] = problem("A token is missing, or it is not one of those that are accepted.");
   responses["TooMany"] = problem("Too many requests; try again later.");
   responses["TooMany"]["headers"] = retry_after();
 }
@@ -435,6 +436,7 @@ json shared_responses() {
           {"Published", answer("Accepted: the message is stored in its stream.",
                                content("application/json", ref("schemas", kAccepted)))},
           {"Malformed", problem("The request is malformed.")},
+          {"Unauthorized", problem("A token is missing, or it is not one of those that are accepted.")},
           {"TooSlow", problem("The body did not arrive in time.")},
           {"InProgress", in_progress},
           {"TooLarge", problem("The body is larger than allowed.")},
@@ -442,6 +444,26 @@ json shared_responses() {
           {"Invalid", problem("A field is wrong, or the Idempotency-Key was used for another content.")},
           {"Failed", problem("The service failed; its log says why.")},
           {"Unavailable", unavailable}};
+}
+
+/// Shared parts that this API does not refer to, which the next may.
+void leave_out_unused(json& document) {
+  for (bool changed = true; changed;) {
+    changed = false;
+    const std::string text = document.dump();
+    for (const std::string kind : {"schemas", "parameters", "responses"}) {
+      json& parts = document["components"][kind];
+      for (auto part = parts.begin(); part != parts.end();) {
+        const std::string reference = '"' + ref(kind, part.key())["$ref"].get<std::string>() + '"';
+        if (text.find(reference) == std::string::npos) {
+          part = parts.erase(part);
+          changed = true;
+        } else {
+          ++part;
+        }
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -470,11 +492,23 @@ std::string openapi(const Pipeline& pipeline, const std::map<std::string, std::v
   json responses = shared_responses();
   if (!pipeline.ingest->entities.empty()) add_entity_operations(schemas, paths, parameters, responses);
   add_admin_operations(paths);
-  const json document = {
+  json document = {
       {"openapi", "3.1.0"},
       {"info", {{"title", pipeline.name}, {"version", "1"}}},
+      {"servers", json::array({{{"url", "/"}}})},
+      // Either: whether a token is asked for is a setting.
+      {"security", json::array({json::object(), {{"token", json::array()}}})},
       {"paths", paths},
-      {"components", {{"schemas", schemas.written}, {"parameters", parameters}, {"responses", responses}}}};
+      {"components",
+       {{"schemas", schemas.written},
+        {"parameters", parameters},
+        {"responses", responses},
+        {"securitySchemes",
+         {{"token",
+           {{"type", "http"},
+            {"scheme", "bearer"},
+            {"description", "Where the service is set to accept those with one of its tokens only."}}}}}}}};
+  leave_out_unused(document);
   return document.dump(2);
 }
 

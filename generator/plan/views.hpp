@@ -39,6 +39,12 @@ nlohmann::json types_view(const Pipeline& pipeline, const std::set<std::string>&
                           const std::set<std::string>& published, const std::set<std::string>& filled,
                           const std::set<std::string>& read = {});
 
+/// A source file of a service: path in the service's folder, and view.
+using SourceFile = std::pair<std::string, nlohmann::json>;
+/// What `types`, a types_view, needs of source files: events.cpp, then events_2.cpp and so on, because each has to
+/// compile in under a second.
+std::vector<SourceFile> events_sources(const nlohmann::json& types);
+
 /// A struct of that name with the record's fields: the event's name where events share a record.
 nlohmann::json record_view(const Pipeline& pipeline, const Record& record, const std::string& name,
                            const std::set<std::string>& filled);

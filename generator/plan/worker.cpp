@@ -357,7 +357,9 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
                {"has_transforms", false},
                {"is_custom", stage.action == "custom"},
                {"components", service.components}};
-  std::set<std::string> sources{"generated/events.cpp", "generated/main.cpp", "generated/stage.cpp"};
+  const std::vector<SourceFile> events_files = events_sources(types);
+  std::set<std::string> sources{"generated/main.cpp", "generated/stage.cpp"};
+  for (const auto& [path, view] : events_files) sources.insert(path);
   if (action != nullptr) sources.insert("generated/handler.cpp");
   base["sources"] = sources;
 
@@ -368,8 +370,10 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
     plan.files.push_back({path, name, owner, std::move(view)});
   };
 
-  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", Owner::kPipegen, types);
-  add(generated + "events.cpp", "service/generated/events.cpp", Owner::kPipegen, std::move(types));
+  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", Owner::kPipegen, std::move(types));
+  for (const auto& [path, view] : events_files) {
+    add(folder + path, "service/generated/events.cpp", Owner::kPipegen, view);
+  }
 
   std::set<std::string> stage_files{stage.origin.file, consumed.origin.file};
   json emits = json::array();

@@ -4,12 +4,14 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <locale>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "cli/generate.hpp"
 
@@ -166,6 +168,53 @@ TEST_F(CommandLine, the_database_is_remembered_and_choosing_another_changes_ever
     EXPECT_NE(read("services/ingest-api/generated/api.cpp").find("find_message_in_postgresql"), std::string::npos);
   }
   EXPECT_EQ(pipegen({"generate-all", "--schema", "shop.yaml", "--database", "oracle"}).code, 2);
+}
+
+/// A variable of the environment, as it was before once this ends.
+class Variable {
+ public:
+  Variable(const char* name, const char* value) : name_(name) {
+    if (const char* before = std::getenv(name)) before_ = before;
+    if (value != nullptr) {
+      ::setenv(name, value, 1);
+    } else {
+      ::unsetenv(name);
+    }
+  }
+  ~Variable() {
+    if (before_) {
+      ::setenv(name_, before_->c_str(), 1);
+    } else {
+      ::unsetenv(name_);
+    }
+  }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+
+ private:
+  const char* name_;
+  std::optional<std::string> before_;
+};
+
+TEST_F(CommandLine, up_stores_in_sqlite_when_nobody_says_where_postgresql_is) {
+  put("shop.yaml", kShop);
+  const Variable path("PATH", "/nonexistent");  // without nats-server it ends before it builds
+  const Variable password("DATABASE_PASSWORD", nullptr);
+  const auto stored_in = [] {
+    const std::string worker = read("services/entity-worker/generated/worker.cpp");
+    return worker.find("open_sqlite") != std::string::npos ? "SQLite" : "PostgreSQL";
+  };
+  ASSERT_EQ(pipegen({"generate-all", "--schema", "shop.yaml", "--database", "postgresql"}).code, 0);
+  {
+    const Variable url("DATABASE_URL", "postgresql://somewhere/shop");
+    EXPECT_EQ(pipegen({"up", "--schema", "shop.yaml"}).code, 1);
+    EXPECT_STREQ(stored_in(), "PostgreSQL");
+  }
+  const Variable url("DATABASE_URL", nullptr);
+  EXPECT_EQ(pipegen({"up", "--schema", "shop.yaml", "--database", "postgresql"}).code, 1);
+  EXPECT_STREQ(stored_in(), "PostgreSQL");
+  EXPECT_EQ(pipegen({"up", "--schema", "shop.yaml"}).code, 1);
+  EXPECT_STREQ(stored_in(), "SQLite");
 }
 
 TEST_F(CommandLine, one_entity_gets_a_worker_of_its_own) {

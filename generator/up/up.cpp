@@ -1,6 +1,9 @@
 #include "up/up.hpp"
 
+#include <netinet/in.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
@@ -72,8 +75,29 @@ std::string port_variable(const std::string& section) {
   return name;
 }
 
+bool is_free(int port) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return false;
+  const int on = 1;  // as the API does it
+  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  const bool free =
+      ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 && ::listen(fd, 1) == 0;
+  ::close(fd);
+  return free;
+}
+
+int api_port(const UpOptions& options, const UpService& service, Console& console) {
+  if (options.api_port) return *options.api_port;
+  if (is_free(service.port)) return service.port;
+  console.say("port " + std::to_string(service.port) + " is taken, so the API gets another");
+  return 0;
+}
+
 std::vector<Program> programs(const UpOptions& options, const std::vector<UpService>& services,
-                              const std::string& nats_url, const std::filesystem::path& data) {
+                              const std::string& nats_url, const std::filesystem::path& data, Console& console) {
   const std::filesystem::path output = std::filesystem::absolute(options.output);
   const char* level = ::getenv("LOG_LEVEL");
   std::vector<Program> result;
@@ -94,7 +118,7 @@ std::vector<Program> programs(const UpOptions& options, const std::vector<UpServ
     }
     if (service.is_api) {
       program.port_variable = port_variable(service.section);
-      program.environment[program.port_variable] = std::to_string(options.api_port);
+      program.environment[program.port_variable] = std::to_string(api_port(options, service, console));
     }
     result.push_back(std::move(program));
   }
@@ -122,7 +146,7 @@ int build_and_run(const UpOptions& options, const std::vector<UpService>& servic
   if (!options.sqlite_file.empty()) std::filesystem::create_directories(data);
   if (!options.nats_url) nats = std::make_unique<NatsServer>(data / "nats", options.nats_port, console);
   const std::string nats_url = nats ? nats->url() : *options.nats_url;
-  Supervisor supervisor(programs(options, services, nats_url, data), console);
+  Supervisor supervisor(programs(options, services, nats_url, data, console), console);
 
   bool announced = false;
   for (auto next_figures = Clock::now() + 1s; signals.stop_requests() == 0 && !supervisor.gave_up();) {

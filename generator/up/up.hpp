@@ -17,7 +17,7 @@ struct UpOptions {
   std::filesystem::path output;               // the workspace
   std::optional<std::filesystem::path> data;  // where nats-server and SQLite keep theirs; nothing: it is thrown away
   std::optional<std::string> nats_url;        // use this server instead of starting one
-  int api_port = 0;                           // 0: any free one
+  std::optional<int> api_port{};              // 0: any free one; nothing: the service's own, when it is free
   int nats_port = 0;                          // 0: any free one
   bool force = false;                         // for the function that generates
   std::string sqlite_file{};                  // to be put there; empty: the services know where their database is
@@ -28,6 +28,7 @@ struct UpService {
   std::string name;
   bool is_api = false;
   std::string section;  // of its settings: "ingest_api" gives INGEST_API_PORT
+  int port = 0;         // of the API, as the schema says
 };
 
 /// Generates (by `generate`, which prints its own errors and gives false on failure), builds what changed, starts

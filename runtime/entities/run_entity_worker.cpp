@@ -68,9 +68,9 @@ int run(const Settings& settings, std::string_view service, bool check_only,
     try {
       nats::ensure(connection, spec.topology);
       worker.check();
-      for (std::size_t i = 0; i < spec.entities.size(); ++i) worker::log_promises(connection, worker.stage(i), log);
       database->migrate();
       log.info("the tables are there", {{"database", database->description()}});
+      for (std::size_t i = 0; i < spec.entities.size(); ++i) worker::log_promises(connection, worker.stage(i), log);
       stop.take_over();
       worker.start();
       break;

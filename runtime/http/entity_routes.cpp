@@ -167,7 +167,7 @@ std::uint64_t EntityRoutes::max_body() const {
 Response EntityRoutes::post_entity(Request& request, const Entity* entity) {
   nats::Connection& nats = context_.connection();
   if (media_type_of(request.header("Content-Type").value_or("")) != "application/json") {
-    throw Problem(415, "send the message as application/json");
+    throw Problem(415, "send the message with Content-Type: application/json");
   }
   const std::string trace = traceparent_from(request.header("traceparent"));
   const auto digest_of = [](const Entity& used, const std::string& body) {

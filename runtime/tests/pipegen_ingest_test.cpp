@@ -275,6 +275,7 @@ TEST_F(PipegenIngestTest, TakesAnyJsonIntoTheStreamAndNothingElse) {
   const auto described = http.Get("/openapi.json");
   EXPECT_NE(described->body.find("\"/ingest/customer\""), std::string::npos);
   EXPECT_TRUE(is_json(described->body));
+  EXPECT_NE(described->body.find("#/components/parameters/Entity\""), std::string::npos);
   EXPECT_EQ(http.Get("/")->status, 200);
   EXPECT_EQ(program.stop(), 0);
 }

@@ -57,21 +57,76 @@ Texts& texts() {
 }
 std::string_view keep(std::string text) { return texts().names.emplace_back(std::move(text)); }
 
-void write_answer(json::Writer& out, std::string_view status, std::string_view description) {
-  out.key(status);
+/// What the operations refer to.
+constexpr std::string_view kComponents = R"({
+  "securitySchemes": {
+    "token": {"type": "http", "scheme": "bearer", "description": "Where `tokens` or `tokens_file` is set."}
+  },
+  "parameters": {
+    "Entity": {"name": "entity", "in": "query", "schema": {"type": "string"}, "description": "Which entity the body is."},
+    "EntityType": {"name": "X-Entity-Type", "in": "header", "schema": {"type": "string"}, "description": "The same."},
+    "IdempotencyKey": {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"},
+      "description": "The same key and content give the same answer and one message."}
+  },
+  "schemas": {
+    "Accepted": {"type": "object", "required": ["message_id", "status", "timestamp"], "properties": {
+      "message_id": {"type": "string"}, "status": {"const": "accepted"},
+      "timestamp": {"type": "string", "format": "date-time"}}},
+    "Batch": {"type": "object", "required": ["accepted", "rejected", "errors"], "properties": {
+      "accepted": {"type": "integer"}, "rejected": {"type": "integer"},
+      "errors": {"type": "array", "items": {"type": "object", "properties": {
+        "line": {"type": "integer"}, "detail": {"type": "string"}}}}}},
+    "Status": {"type": "object", "required": ["message_id", "status", "attempts"], "properties": {
+      "message_id": {"type": "string"}, "entity_type": {"type": "string"},
+      "status": {"enum": ["accepted", "processing", "completed", "failed", "dead_lettered"]},
+      "attempts": {"type": "integer"}, "error": {"type": "string"},
+      "received_at": {"type": "string", "format": "date-time"},
+      "updated_at": {"type": "string", "format": "date-time"}}}
+  }
+})";
+
+void write_reference(json::Writer& out, std::string_view to) {
   out.begin_object();
-  out.field("description", description);
+  out.field("$ref", "#/components/" + std::string(to));
   out.end_object();
 }
 
+/// `schema`: of what it holds; empty for the problem details of a refusal.
+void write_answer(json::Writer& out, std::string_view status, std::string_view description,
+                  std::string_view schema = {}) {
+  out.key(status);
+  out.begin_object();
+  out.field("description", description);
+  if (!schema.empty()) {
+    out.key("content");
+    out.begin_object();
+    out.key("application/json");
+    out.begin_object();
+    out.key("schema");
+    write_reference(out, schema);
+    out.end_object();
+    out.end_object();
+  }
+  out.end_object();
+}
+
+/// `named`: the path says which entity it is.
 void write_operation(json::Writer& out, const std::string& path, std::string_view id, std::string_view summary,
-                     std::string_view media_type) {
+                     std::string_view media_type, std::string_view answer, bool named) {
   out.key(path);
   out.begin_object();
   out.key("post");
   out.begin_object();
   out.field("operationId", id);
   out.field("summary", summary);
+  out.key("parameters");
+  out.begin_array();
+  write_reference(out, "parameters/IdempotencyKey");
+  if (!named) {
+    write_reference(out, "parameters/Entity");
+    write_reference(out, "parameters/EntityType");
+  }
+  out.end_array();
   out.key("requestBody");
   out.begin_object();
   out.field("required", true);
@@ -87,7 +142,7 @@ void write_operation(json::Writer& out, const std::string& path, std::string_vie
   out.end_object();
   out.key("responses");
   out.begin_object();
-  write_answer(out, "202", "Stored in the stream.");
+  write_answer(out, "202", "Stored in the stream.", answer);
   write_answer(out, "400", "Not JSON.");
   write_answer(out, "401", "No token, or one that is not known.");
   write_answer(out, "413", "Too large.");
@@ -109,16 +164,19 @@ std::string describe(const IngestApi& api) {
   out.field("title", api.pipeline + " ingestion API");
   out.field("version", "1");
   out.end_object();
+  out.field("servers", Json{R"([{"url": "/"}])"});
+  out.field("security", Json{R"([{}, {"token": []}])"});  // either: tokens are a setting
   out.key("paths");
   out.begin_object();
   for (const auto& entity : api.entities) {
     write_operation(out, "/ingest/" + std::string(entity.path), "ingest_" + std::string(entity.path),
-                    "One message of " + std::string(entity.name) + ".", "application/json");
+                    "One message of " + std::string(entity.name) + ".", "application/json", "schemas/Accepted", true);
   }
   write_operation(out, "/ingest/message", "ingest_message",
-                  "One message of the entity that ?entity= or X-Entity-Type names.", "application/json");
+                  "One message of the entity that ?entity= or X-Entity-Type names.", "application/json",
+                  "schemas/Accepted", false);
   write_operation(out, "/ingest/batch", "ingest_batch", "Many messages of one entity, one per line or as an array.",
-                  "application/x-ndjson");
+                  "application/x-ndjson", "schemas/Batch", false);
   out.key("/ingest/status/{id}");
   out.begin_object();
   out.key("get");
@@ -139,12 +197,14 @@ std::string describe(const IngestApi& api) {
   out.end_array();
   out.key("responses");
   out.begin_object();
-  write_answer(out, "200", "Its status.");
+  write_answer(out, "200", "Its status.", "schemas/Status");
+  write_answer(out, "401", "No token, or one that is not known.");
   write_answer(out, "404", "No message of this id is known.");
   out.end_object();
   out.end_object();
   out.end_object();
   out.end_object();
+  out.field("components", Json{std::string(kComponents)});
   out.end_object();
   return out.take();
 }

@@ -292,15 +292,4 @@ void write(pipegen::json::Writer& out, const TextProcessedEvent& value) {
   out.end_object();
 }
 
-void publish(pipegen::Outbox& outbox, TextProcessedEvent event) {
-  const pipegen::Fresh fresh = outbox.fresh();
-  event.header.event_id = fresh.uuid("header.event_id");
-  event.header.timestamp = fresh.now();
-  outbox.publish({
-      .event = "TextProcessedEvent",
-      .subject = outbox.settings().text("nats.text_processed_subject", "text.processed"),
-      .payload = pipegen::json::to_json(event),
-  });
-}
-
 }  // namespace png_to_text
