@@ -205,7 +205,7 @@ std::size_t EntityWorker::room() const {
     if (stopping_ || !holds_.empty()) return 0;
   }
   const std::size_t have = in_hand_.size();
-  return have <= most - batch_size_ ? most - have : 0;
+  return have <= most - batch_size_ && in_hand_.bytes() < options_.most_bytes_in_hand ? most - have : 0;
 }
 
 void EntityWorker::accept(std::size_t entity, nats::Message message, std::int64_t stream_created) {
@@ -233,8 +233,7 @@ void EntityWorker::accept(std::size_t entity, nats::Message message, std::int64_
   in_flight_.add(1);
   Item item{delivery, entity, version_of(*delivery, stream_created)};
   const std::lock_guard lock(mutex_);
-  const bool suspect = delivery->info.deliveries > static_cast<std::uint64_t>(max_deliver_);
-  (suspect ? suspects_ : queue_).push_back(std::move(item));
+  (is_suspect(*delivery) ? suspects_ : queue_).push_back(std::move(item));
   work_.notify_one();
 }
 
@@ -252,6 +251,8 @@ void EntityWorker::write_batches() {
     if (items.empty()) break;
     const auto began = Clock::now();
     alone ? write_alone(writer, items) : write(writer, items);
+    // The next suspect may end the process: by then the acks of these have to be gone, or they share its blame.
+    if (is_suspect(*items.front().delivery)) natsConnection_FlushTimeout(connection_.handles().publish, 2'000);
     duration_.observe(std::chrono::duration<double>(Clock::now() - began).count());
     leave();
     for (const auto& feed : feeds_) feed->wake();
@@ -283,11 +284,17 @@ EntityWorker::Items EntityWorker::take(bool& alone, bool& idle) {
   const std::size_t count = std::min(alone_ ? suspects_at_a_time(from.front()) : batch_size_, from.size());
   alone = alone_ && count == 1;
   items.reserve(count);
-  for (std::size_t i = 0; i < count; ++i) {
+  for (std::size_t i = 0, size = 0; i < count && size < options_.most_bytes_in_batch; ++i) {
+    size += from.front().delivery->size;
     items.push_back(std::move(from.front()));
     from.pop_front();
   }
   return items;
+}
+
+/// In hand at so many ends of the process that it may be what ends it.
+bool EntityWorker::is_suspect(const Delivery& delivery) const {
+  return delivery.info.deliveries > static_cast<std::uint64_t>(max_deliver_);
 }
 
 /// An eighth at each further end of the process: what was in hand with the one that ends it is soon out of its way.
@@ -321,7 +328,9 @@ void EntityWorker::write_alone(Writer& writer, const Items& items) {
   log_.warning("a message that was in hand at several ends of the process is written alone",
                {{"message_id", item.delivery->info.id}, {"attempts", attempts}});
   if (attempts > max_deliver_) return bury(writer, {Failure{item, {"Crash", why}}});
+  writer.note_all = true;  // or it would count as being written for ever
   write(writer, items);
+  writer.note_all = false;
 }
 
 /// Parses a message into the batch, if that can be done. Throws Unavailable and ConfigError, of a transform.
@@ -361,7 +370,7 @@ void EntityWorker::write_rows(Writer& writer, std::span<const Item> items, std::
   }
   if (writer.in_batch.empty()) return;
   writer.statuses.clear();
-  if (status_rows_) {
+  if (status_rows_ || writer.note_all) {
     for (const Item& item : writer.in_batch) {
       writer.statuses.push_back(status_of(item, sql::MessageState::kCompleted));
     }

@@ -45,7 +45,10 @@ struct EntityWorkerOptions {
   std::vector<std::chrono::milliseconds> backoff{std::chrono::seconds(1), std::chrono::seconds(5),
                                                  std::chrono::seconds(30), std::chrono::minutes(1)};
   std::chrono::milliseconds check_every{5'000};  // whether the database is there, while there is nothing to write
-  worker::PullConsumer::Options consumer{};
+  // Octets of messages, besides those of one request of each entity (consumer.max_bytes).
+  std::size_t most_bytes_in_hand = 64u << 20;
+  std::size_t most_bytes_in_batch = 16u << 20;
+  worker::PullConsumer::Options consumer{.max_bytes = 16u << 20};
 };
 
 /// Threads: one per entity fetches, each writer (a session of the database) takes what has come, up to a batch, and
@@ -89,6 +92,7 @@ class EntityWorker {
     sql::Batch batch;
     std::vector<sql::MessageStatus> statuses;
     std::vector<Item> in_batch;  // by message of the batch
+    bool note_all = false;       // status rows even if they are off
   };
   struct Failure {
     Item item;
@@ -101,6 +105,7 @@ class EntityWorker {
   // writing
   void write_batches();
   Items take(bool& alone, bool& idle);
+  bool is_suspect(const worker::Delivery& delivery) const;
   std::size_t suspects_at_a_time(const Item& item) const;
   void leave();
   void write(Writer& writer, const Items& items);

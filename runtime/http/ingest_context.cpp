@@ -88,8 +88,9 @@ void IngestContext::now_or_later(std::function<void()> task) {
 Response IngestContext::once(Request& request, const std::optional<std::string>& key, const OnceTask& task) {
   Attempt attempt{.id = Uuid::random().to_string()};
   if (!key || api.idempotency_bucket.empty()) return task.accept(attempt).response();
-  Idempotency idempotency(connection(), name_of(api.topology.key_values, api.idempotency_bucket),
-                          std::max<std::chrono::milliseconds>(10min, upload_timeout + 1min));
+  const auto takeover =
+      task.takeover > 0ms ? task.takeover : std::max<std::chrono::milliseconds>(10min, upload_timeout + 1min);
+  Idempotency idempotency(connection(), name_of(api.topology.key_values, api.idempotency_bucket), takeover);
   Idempotency::Claim claim = idempotency.begin(request.path, *key);
   const auto give_up = std::chrono::steady_clock::now() + task.patience;
   for (auto pause = 5ms; claim.state == Idempotency::Claim::State::kBusy && std::chrono::steady_clock::now() < give_up;

@@ -45,6 +45,8 @@ struct OnceTask {
   /// What an attempt of this id was answered with, if that can be found out after its process died.
   std::function<std::optional<Accepted>(const std::string& id)> accepted_before{};
   std::chrono::milliseconds patience{0};  // for another request of this key that is on its way
+  /// After this time its process is taken to have died. 0: when an upload would be over.
+  std::chrono::milliseconds takeover{0};
 };
 
 /// Thread safe.

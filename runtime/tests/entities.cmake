@@ -11,10 +11,25 @@ if("entities" IN_LIST PIPEGEN_COMPONENTS AND "programs" IN_LIST PIPEGEN_COMPONEN
   target_link_libraries(entity_worker_test PRIVATE
     pipegen::entities pipegen::sqlite pipegen::postgresql pipegen_dead_letter_box pipegen_postgres_server
     pipegen_sql_client pipegen_flags PkgConfig::PIPEGEN_NATS GTest::gtest Threads::Threads)
+  add_executable(entity_chain_test entity_chain_test.cpp)
+  target_include_directories(entity_chain_test PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(entity_chain_test PRIVATE
+    pipegen::entities pipegen::http pipegen::postgresql pipegen_postgres_server pipegen_sql_client pipegen_flags
+    PkgConfig::PIPEGEN_NATS PkgConfig::PIPEGEN_HTTPLIB GTest::gtest Threads::Threads)
   add_executable(entity_worker_benchmark EXCLUDE_FROM_ALL entity_worker_benchmark.cpp)
   target_include_directories(entity_worker_benchmark PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(entity_worker_benchmark PRIVATE
     pipegen::entities pipegen::sqlite pipegen::postgresql pipegen_postgres_server pipegen_flags
     PkgConfig::PIPEGEN_NATS Threads::Threads)
   gtest_discover_tests(entity_worker_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 400)
+  gtest_discover_tests(entity_chain_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+endif()
+if("programs" IN_LIST PIPEGEN_COMPONENTS)
+  add_executable(dlq_test dlq_test.cpp)
+  target_include_directories(dlq_test PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(dlq_test PRIVATE PIPEGEN_DLQ="$<TARGET_FILE:pipegen-dlq>")
+  target_link_libraries(dlq_test PRIVATE pipegen::nats pipegen_test_support pipegen_flags PkgConfig::PIPEGEN_NATS
+                                         GTest::gtest_main)
+  add_dependencies(dlq_test pipegen-dlq)
+  gtest_discover_tests(dlq_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 120)
 endif()

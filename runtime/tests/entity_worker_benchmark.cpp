@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
+#include <fstream>
 #include <thread>
 
 #include "entities/entity_worker.hpp"
@@ -76,6 +78,15 @@ std::string order(int i) {
   return text;
 }
 
+/// MiB.
+double memory() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmRSS:")) return std::stod(line.substr(6)) / 1024;
+  }
+  return 0;
+}
+
 void run(int messages, bool postgresql, bool status_rows) {
   testing::TempFolder folder;
   testing::NatsServer server;
@@ -112,16 +123,18 @@ void run(int messages, bool postgresql, bool status_rows) {
   const auto began = Clock::now();
   const std::clock_t cpu = std::clock();
   worker.start();
+  double early = 0;  // when a fifth is done: from here on it has to stay
   for (;;) {
     nats::StreamInfo info;
     nats::check(js_GetStreamInfo(info.out(), connection.handles().consume_js, "IN", nullptr, nullptr), "stream");
     if (info->State.Msgs == 0) break;
+    if (early == 0 && info->State.Msgs < static_cast<std::uint64_t>(messages) * 4 / 5) early = memory();
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
-  std::printf("%-11s status rows %-3s %9.0f rows/s, %5.2f us of processor time a row\n",
+  std::printf("%-11s status rows %-3s %9.0f rows/s, %5.2f us of processor time a row, memory %.0f to %.0f MiB\n",
               postgresql ? "PostgreSQL" : "SQLite", status_rows ? "on" : "off", messages / seconds,
-              1e6 * static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC / messages);
+              1e6 * static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC / messages, early, memory());
   std::fflush(stdout);
   worker.stop();
 }

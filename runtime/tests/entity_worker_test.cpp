@@ -40,6 +40,12 @@ using testing::SqlClient;
 using testing::TempFolder;
 using Clock = std::chrono::steady_clock;
 
+#ifdef __SANITIZE_ADDRESS__
+constexpr int kShare = 5;  // of the messages and of the kills: everything takes longer
+#else
+constexpr int kShare = 1;
+#endif
+
 bool eventually(const std::function<bool()>& condition, milliseconds patience = 20s) {
   for (const auto end = Clock::now() + patience; Clock::now() < end; std::this_thread::sleep_for(10ms)) {
     if (condition()) return true;
@@ -270,15 +276,19 @@ TEST_P(EntityWorkers, OnlyWhatIsBadIsDeadLettered) {
                                         "",
                                         thing("twins", 1, ",\"parts\":[\"a\",\"a\"]")};
   std::vector<std::string> payloads;
-  for (int i = 0; i < 1'000; ++i)
+  for (int i = 0; i < 100'000 / kShare; ++i) {
     payloads.push_back(i % 10 == 3 ? bad[(i / 10) % bad.size()] : thing(std::to_string(i)));
+  }
   publish_all(payloads);
   const auto running = worker();
-  ASSERT_TRUE(eventually([&] { return left() == 0; }));
-  EXPECT_EQ(count("things"), 900);
-  EXPECT_EQ(left("SHOP_DLQ"), 100);
-  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'completed'"), "900");
-  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'dead_lettered' AND error <> ''"), "100");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }, 120s));
+  const auto with_status = [&](const std::string& status) {
+    return std::stoll(sql().value("SELECT count(*) FROM message_status WHERE status = " + status));
+  };
+  EXPECT_EQ(count("things"), 90'000 / kShare);
+  EXPECT_EQ(left("SHOP_DLQ"), 10'000 / kShare);
+  EXPECT_EQ(with_status("'completed'"), 90'000 / kShare);
+  EXPECT_EQ(with_status("'dead_lettered' AND error <> ''"), 10'000 / kShare);
   DeadLetterBox box(connection_, "SHOP_DLQ");
   std::set<std::string> classes;
   box.each({}, [&](const DeadLetter& letter) { return classes.insert(letter.header("Pipegen-Error-Class")), true; });
@@ -376,6 +386,28 @@ TEST_P(EntityWorkers, ADeadLetterIsReplayedTwiceAndIsThereOnce) {
   EXPECT_FALSE(box.find(letter->sequence));
 }
 
+TEST_P(EntityWorkers, LargeMessagesDoNotFillTheMemory) {
+  EntityWorkerOptions options = quick();
+  options.most_bytes_in_hand = 2u << 20;
+  options.most_bytes_in_batch = 1u << 20;
+  options.consumer.max_bytes = 1u << 20;
+  std::vector<std::string> payloads;
+  const std::string large(200'000, 'x');
+  for (int i = 0; i < 100; ++i) payloads.push_back(thing(std::to_string(i), i, ",\"more\":\"" + large + "\""));
+  publish_all(payloads);
+  double most = 0;  // in hand, of 100
+  const auto running = worker(options);
+  ASSERT_TRUE(eventually([&] {
+    const std::string text = metrics_.render();
+    const std::string line = "\npipegen_in_flight{stage=\"entity-worker\"} ";
+    if (const auto at = text.find(line); at != std::string::npos)
+      most = std::max(most, std::stod(text.substr(at + line.size())));
+    return left() == 0;
+  }));
+  EXPECT_EQ(count("things"), 100);
+  EXPECT_LE(most, 20);  // 2 MiB, and the request of 1 MiB that was on its way
+}
+
 TEST_P(EntityWorkers, NatsMayGoAndComeBack) {
   const auto running = worker();
   publish("thing", thing("before"), "before");
@@ -468,7 +500,7 @@ class Process {
 };
 
 TEST_P(EntityWorkers, KilledAtAnyPointEveryMessageIsARowOnce) {
-  constexpr int kMessages = 100'000, kKills = 50;
+  constexpr int kMessages = 100'000 / kShare, kKills = 50 / kShare;
   std::vector<std::string> payloads;
   for (int i = 0; i < kMessages; ++i) payloads.push_back(thing(std::to_string(i), i, ",\"parts\":[\"p\"]"));
   std::thread publisher([&] { publish_all(payloads); });
@@ -504,12 +536,13 @@ TEST_P(EntityWorkers, AMessageThatEndsTheProcessIsDeadLetteredAlone) {
   ASSERT_TRUE(eventually(
       [&] {
         if (!process || process->ended()) process = std::make_unique<Process>(server_, url_, GetParam(), log);
-        return left("SHOP_DLQ") == 1 && left() == 0;
+        return left("SHOP_DLQ") >= 1 && left() == 0;
       },
-      240s))
+      120s))
       << left() << " are left";
+  EXPECT_EQ(left("SHOP_DLQ"), 1);
   EXPECT_EQ(count("things"), 1'999);
-  EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'dead_lettered'"), "1");
+  EXPECT_EQ(sql().value("SELECT message_id FROM message_status WHERE status <> 'completed'"), "m700");
   EXPECT_EQ(process->end(SIGTERM), 0);
 }
 

@@ -64,6 +64,12 @@ class InHand {
     return messages_.size();
   }
 
+  /// Of all payloads.
+  std::size_t bytes() const {
+    const std::lock_guard lock(mutex_);
+    return bytes_;
+  }
+
   /// How many more to fetch: in hand are at most `base` and as many as were handled in the last quarter of a second
   /// (which keeps fast handlers busy and prefetches next to nothing for slow ones), `most` messages or `most_bytes` in
   /// all.
