@@ -95,19 +95,10 @@ Up::Up(const std::filesystem::path& schema, const std::filesystem::path& workspa
   std::filesystem::create_directories(workspace.parent_path());
   std::filesystem::remove(log_);
   // The shell only parts stdout from stderr, and then is pipegen.
-  std::vector<std::string> arguments{"/bin/sh",
-                                     "-c",
-                                     "exec \"$@\" 2>>\"$UP_LOG\"",
-                                     "sh",
-                                     PIPEGEN_PROGRAM,
-                                     "up",
-                                     "--schema",
-                                     schema.string(),
-                                     "--output",
-                                     workspace.string(),
+  std::vector<std::string> arguments{"/bin/sh", "-c", "exec \"$@\" 2>>\"$UP_LOG\"", "sh", PIPEGEN_PROGRAM, "up",
+                                     "--schema", schema.string(), "--output", workspace.string(),
                                      // Other runs want the schema's port too.
-                                     "--api-port",
-                                     "0"};
+                                     "--api-port", "0"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   child_ = std::make_unique<gen::Child>(
       gen::ChildOptions{.arguments = std::move(arguments), .environment = {{"UP_LOG", log_.string()}}});
