@@ -12,6 +12,7 @@
 #include "http/ingest_server.hpp"
 #include "http/service.hpp"
 #include "nats/garbage.hpp"
+#include "nats/promises.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
@@ -28,6 +29,7 @@ int check(const IngestApi& api, const Settings& settings, std::string_view servi
   try {
     nats::Connection connection(nats::options_from(settings, service));
     nats::ensure(connection, api.topology);
+    nats::log_published(connection, api.topology, Logger());
   } catch (const Unavailable& error) {
     throw ConfigError(error.what());
   }
@@ -72,6 +74,7 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
       while (true) {
         try {
           nats::ensure(*connection, topology);
+          nats::log_published(*connection, topology, log);
           break;
         } catch (const Unavailable& error) {
           log.warning("NATS went away while the service started", {{"reason", error.what()}});

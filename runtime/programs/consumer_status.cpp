@@ -18,6 +18,8 @@ using ConsumerList = std::unique_ptr<jsConsumerInfoList, void (*)(jsConsumerInfo
 
 std::string text_of(const char* text) { return text == nullptr ? std::string() : std::string(text); }
 
+bool is_gone(natsStatus status, jsErrCode code) { return status == NATS_NOT_FOUND || code == JSStreamNotFoundErr; }
+
 StreamList streams_of(nats::Connection& connection) {
   jsStreamInfoList* raw = nullptr;
   jsErrCode code = static_cast<jsErrCode>(0);
@@ -33,7 +35,7 @@ bool exists(nats::Connection& connection, const std::string& stream) {
   jsErrCode code = static_cast<jsErrCode>(0);
   const natsStatus status =
       js_GetStreamInfo(info.out(), connection.handles().consume_js, stream.c_str(), nullptr, &code);
-  if (status == NATS_NOT_FOUND) return false;
+  if (is_gone(status, code)) return false;
   if (status != NATS_OK) nats::throw_status(status, code, "stream " + stream);
   return true;
 }
@@ -81,7 +83,7 @@ Found look_at(nats::Connection& connection, const ConsumerName& name) {
   const std::string what = "consumer " + name.durable + " of stream " + name.stream;
   const natsStatus status = js_GetConsumerInfo(info.out(), connection.handles().consume_js, name.stream.c_str(),
                                                name.durable.c_str(), nullptr, &code);
-  if (status == NATS_NOT_FOUND) return found;
+  if (is_gone(status, code)) return found;
   if (status != NATS_OK) nats::throw_status(status, code, what);
   found.status.exists = true;
   found.status.pending = info->NumPending;
@@ -116,7 +118,7 @@ std::vector<ConsumerName> consumers_of(nats::Connection& connection) {
     jsErrCode code = static_cast<jsErrCode>(0);
     const natsStatus status = js_Consumers(&raw, connection.handles().consume_js, stream.c_str(), nullptr, &code);
     const ConsumerList consumers(raw, jsConsumerInfoList_Destroy);
-    if (status == NATS_NOT_FOUND) continue;
+    if (is_gone(status, code)) continue;
     if (status != NATS_OK) nats::throw_status(status, code, "the consumers of stream " + stream);
     for (int j = 0; consumers != nullptr && j < consumers->Count; ++j) {
       const std::string durable = text_of(consumers->List[j]->Config->Durable);

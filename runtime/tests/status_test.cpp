@@ -211,6 +211,17 @@ TEST_F(Status, SaysThatNothingWaits) {
       << result.output;
 }
 
+TEST_F(Status, SaysWhichStagesHaveNotRunOnAServerWithoutTheirStreams) {
+  const testing::NatsServer other;
+  const Result result = run("'" PIPEGEN "' status --nats " + other.url());
+  EXPECT_EQ(result.status, 0) << result.output;
+  for (const char* durable : {"take-order-workers", "ship-workers", "customer-writers", "visit-writers"}) {
+    EXPECT_NE(result.output.find(durable), std::string::npos) << result.output;
+  }
+  EXPECT_NE(result.output.find("not made yet"), std::string::npos) << result.output;
+  EXPECT_NE(result.output.find("\nNothing waits"), std::string::npos) << result.output;
+}
+
 TEST_F(Status, TakesTheNamesOfConsumersFromTheSettings) {
   make_consumer("ORDERS", "tellers", "order.made");
   send("order.made", 3);
