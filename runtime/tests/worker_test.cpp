@@ -21,6 +21,7 @@
 #include <mutex>
 #include <random>
 #include <set>
+#include <sstream>
 #include <thread>
 
 #include "nats/handles.hpp"
@@ -1412,8 +1413,25 @@ TEST_F(WorkerTest, AWorkerProcessSaysWhatItPromisesAndStopsCleanlyOnSigterm) {
   ASSERT_TRUE(eventually([&] { return process.log().find(R"("message":"ready")") != std::string::npos; }))
       << process.log();
   EXPECT_NE(process.log().find(R"("message":"admin endpoints are served")"), std::string::npos);
-  EXPECT_NE(process.log().find(R"("stream":"IN")"), std::string::npos);
-  EXPECT_NE(process.log().find(R"("duplicate_window":"120s")"), std::string::npos) << process.log();
+  /// The line that says this about the stream.
+  const auto line_of = [&](const std::string& message, const std::string& stream) {
+    std::istringstream lines(process.log());
+    for (std::string line; std::getline(lines, line);) {
+      const bool is_it = line.find("\"message\":\"" + message + "\"") != std::string::npos;
+      if (is_it && line.find("\"stream\":\"" + stream + "\"") != std::string::npos) return line;
+    }
+    return "(none) " + process.log();
+  };
+  const std::string consuming = line_of("consuming", "IN"), publishing = line_of("publishing", "OUT");
+  for (const char* promise :
+       {R"("replicas":1)", R"("storage":"file")", R"("discard":"new")", R"("retention":"work_queue")",
+        R"("duplicate_window":"120s")", R"("ack_wait":"0.5s")", R"("max_deliver":3)", R"("consumer":"work-workers")",
+        "sync_interval: always", "one replica: a lost disk loses messages"}) {
+    EXPECT_NE(consuming.find(promise), std::string::npos) << promise << " is not in " << consuming;
+  }
+  EXPECT_NE(publishing.find(R"("retention":"limits")"), std::string::npos) << publishing;
+  EXPECT_NE(publishing.find("one replica"), std::string::npos) << publishing;
+  EXPECT_EQ(process.log().find(R"("stream":"TEST_DLQ")"), std::string::npos);
   ASSERT_TRUE(eventually([&] { return stored("OUT") > 10; }));
   process.signal(SIGTERM);
   ASSERT_TRUE(eventually([&] { return process.ended(); }));
