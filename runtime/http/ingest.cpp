@@ -40,7 +40,6 @@ int check(const IngestApi& api, const Settings& settings, std::string_view servi
 int serve(IngestApi api, const Settings& settings, std::string_view service) {
   const Logger log;
   Metrics metrics;
-  Gauge& connected = metrics.gauge("pipegen_nats_connected", "1 while the connection to NATS stands.");
   nats::ConnectionOptions options = nats::options_from(settings, service);
   options.metrics = &metrics;
   const Topology topology = api.topology;
@@ -69,8 +68,6 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   std::thread setup([&] {
     try {
       connection = std::make_unique<nats::Connection>(options, 0ms);
-      connection->on_change([&connected](bool up) { connected.set(up ? 1 : 0); });
-      connected.set(1);
       while (true) {
         try {
           nats::ensure(*connection, topology);

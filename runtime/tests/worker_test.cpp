@@ -433,7 +433,7 @@ TEST_F(WorkerTest, WhatIsAwayHoldsTheWorkerAndBlamesNoMessage) {
   EXPECT_EQ(stored("TEST_DLQ"), 0u);
   EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
   EXPECT_EQ(metric("pipegen_held", R"(,what="message")"), 0);
-  EXPECT_EQ(metric("pipegen_pending"), 0);
+  EXPECT_EQ(metric("pipegen_pending", R"(,subject="in.a")"), 0);
 }
 
 TEST_F(WorkerTest, AWrongSettingHoldsTheWorkerAndBlamesNoMessage) {
@@ -957,11 +957,11 @@ TEST_F(WorkerTest, SaysHowManyMessagesWait) {
   });
   for (int i = 0; i < 50; ++i) send(std::to_string(i));
   auto worker = start(stage);
-  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending") == 46; }));
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending", R"(,subject="in.a")") == 46; }));
   EXPECT_TRUE(eventually([&] { return metric("pipegen_in_flight") == 4; }));
   finish = true;
   ASSERT_TRUE(all_acked());
-  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending") == 0; }));
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending", R"(,subject="in.a")") == 0; }));
 }
 
 TEST_F(WorkerTest, AnOutageIsNoCrashOfTheMessageThatRunsAlone) {
@@ -1405,6 +1405,26 @@ TEST_F(WorkerTest, AGroupIsJoinedOnceAlsoWhenTheProcessDiesBeforeItsEventsAreSto
   KeyValue state(connection_, "TEST_STATE");
   EXPECT_TRUE(eventually([&] { return state.keys("g.event.*").empty(); }));
   EXPECT_NE(state.get("g.group")->value.find(R"("state":"done")"), std::string::npos);
+}
+
+TEST_F(WorkerTest, WhatIsPendingIsShownAlsoWhileNothingIsFetched) {
+  WorkerOptions options = quick();
+  options.consumer.note_every = 50ms;
+  options.consumer.expires = 200ms;
+  options.consumer.heartbeat = 100ms;
+  nats::Connection connection({.url = server_.url(), .metrics = &metrics_});
+  Worker worker(connection, make_stage([](std::string_view, Context&, Outbox&) { throw Unavailable("no printer"); }),
+                Settings(), metrics_, options);
+  EXPECT_EQ(metric("pipegen_held", R"(,what="message")"), 0) << "known before anything is held";
+  worker.start();
+  send("first");
+  ASSERT_TRUE(eventually([&] { return metric("pipegen_held", R"(,what="message")") >= 1; }));
+  // One by one: none of those that the last request still brings has others behind it.
+  EXPECT_TRUE(eventually([&] {
+    send("more");
+    return metric("pipegen_pending", R"(,subject="in.a")") >= 3;
+  })) << metrics_.render();
+  EXPECT_TRUE(worker.stop());
 }
 
 TEST_F(WorkerTest, AWorkerProcessSaysWhatItPromisesAndStopsCleanlyOnSigterm) {
