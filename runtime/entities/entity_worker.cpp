@@ -56,6 +56,12 @@ std::unique_ptr<Stage> stage_of(const EntityWorkerSpec& spec, const EntitySpec& 
   return stage;
 }
 
+std::vector<std::string> subjects_of(const EntityWorkerSpec& spec) {
+  std::vector<std::string> subjects;
+  for (const EntitySpec& entity : spec.entities) subjects.push_back(entity.subject);
+  return subjects;
+}
+
 std::size_t writers_of(const EntityWorkerSpec& spec, const Settings& settings, const sql::Database& database) {
   const auto wanted = settings.integer(spec.section + ".worker_pool_size", 2, 1, 64);
   return database.concurrent() ? static_cast<std::size_t>(wanted) : 1;
@@ -86,15 +92,18 @@ EntityWorker::EntityWorker(nats::Connection& connection, EntityWorkerSpec spec, 
         return stages;
       }()),
       dead_letters_(connection, *stages_.front()),
-      intake_(connection.handles().publish, metrics, spec_.name, spec_.pipeline + ".ingest.>", [] {}),
+      intake_(connection.handles().publish, metrics, spec_.name, subjects_of(spec_), [] {}),
       errors_permanent_(errors_of(metrics, spec_.name, "permanent")),
       errors_transient_(errors_of(metrics, spec_.name, "transient")),
       errors_unavailable_(errors_of(metrics, spec_.name, "unavailable")),
       duration_(metrics.seconds("messaging_process_duration_seconds", "Duration of one batch, commit included.",
                                 {{"stage", spec_.name}})),
       connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")),
-      holds_(metrics, spec_.name, {.first = options_.hold_first, .most = options_.hold_most}, errors_unavailable_,
-             [this] {
+      holds_(metrics, spec_.name,
+             {.first = options_.hold_first,
+              .most = options_.hold_most,
+              .kinds = {"database", "dead-letters", "transform"}},
+             errors_unavailable_, [this] {
                const std::lock_guard lock(mutex_);
                work_.notify_all();
              }) {
@@ -106,7 +115,8 @@ EntityWorker::EntityWorker(nats::Connection& connection, EntityWorkerSpec spec, 
         worker::Feed::Hooks{
             .room = [this] { return room(); },
             .take = [this, i](nats::Message message, std::int64_t created) { accept(i, std::move(message), created); },
-            .leftover = [this](nats::Message message) { intake_.leave(message); }}));
+            .leftover = [this](nats::Message message) { intake_.leave(message); },
+            .pending = [this, i](std::uint64_t count) { intake_.set_pending(i, count); }}));
   }
 }
 
@@ -191,7 +201,7 @@ std::size_t EntityWorker::room() const {
 }
 
 void EntityWorker::accept(std::size_t entity, nats::Message message, std::int64_t stream_created) {
-  auto delivery = intake_.take(std::move(message));
+  auto delivery = intake_.take(std::move(message), entity);
   if (!delivery) return;
   const bool suspect = is_suspect(*delivery);
   const std::int64_t version = version_of(*delivery, stream_created);

@@ -55,6 +55,12 @@ IngestContext::IngestContext(IngestApi given, const Settings& used)
       settings(used),
       upload_timeout(settings.duration(api.section + ".upload_timeout", 10min)) {}
 
+std::string IngestContext::stage_label() const {
+  std::string label = api.section;
+  std::replace(label.begin(), label.end(), '_', '-');
+  return label;
+}
+
 Readiness IngestContext::readiness() const {
   const nats::Connection* nats = attached;
   if (nats == nullptr) return {false, "the service is starting: it waits for NATS"};

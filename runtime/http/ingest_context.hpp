@@ -54,6 +54,8 @@ struct IngestContext {
   IngestContext(IngestApi given, const Settings& used);
 
   Readiness readiness() const;
+  /// What metrics call it: the name of the service, as of its section of the settings.
+  std::string stage_label() const;
   /// Throws Problem 503 while there is none.
   nats::Connection& connection() const;
   static std::string name_of(const std::vector<BucketSpec>& buckets, const std::string& schema_name);

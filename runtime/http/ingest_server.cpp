@@ -123,7 +123,8 @@ class IngestOutbox final : public Outbox {
   Fresh fresh() override { return Fresh(message_id(events_.size())); }
   void publish(Outgoing event) override { events_.push_back(std::move(event)); }
 
-  void flush(nats::Connection& connection, nats::Headers headers, std::string_view workflow_id) {
+  void flush(nats::Connection& connection, nats::Headers headers, std::string_view workflow_id,
+             nats::SentCounters& sent) {
     if (!workflow_id.empty()) headers["Pipegen-Workflow-Id"] = workflow_id;
     const auto room = static_cast<std::size_t>(std::max<std::int64_t>(0, connection.max_payload() - kHeaderRoom));
     for (const auto& event : events_) {
@@ -140,6 +141,7 @@ class IngestOutbox final : public Outbox {
         throw;
       }
       may_be_stored_ = true;
+      sent.count(events_[i].subject, events_[i].payload.size());
     }
   }
 
@@ -221,6 +223,7 @@ struct IngestServer::Impl {
         settings(context.settings),
         upload_timeout(context.upload_timeout),
         tokens(settings, api.section),
+        sent(metrics, context.stage_label()),
         entities(context, metrics),
         server(server_options(context, metrics)) {
     if (!api.entities.empty()) {
@@ -410,7 +413,7 @@ struct IngestServer::Impl {
       const ObjectInfo stored = object.finish();
       try {
         upload.publish(given, workflow_id, object_key, outbox);
-        outbox.flush(nats, {{"traceparent", trace}}, workflow_id);
+        outbox.flush(nats, {{"traceparent", trace}}, workflow_id, sent);
       } catch (...) {
         attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
         // An event that may be stored must find its object.
@@ -570,7 +573,7 @@ struct IngestServer::Impl {
       }
       attempt.commit(digest_of(body));
       try {
-        outbox.flush(nats, {{"traceparent", trace}}, workflow_id);
+        outbox.flush(nats, {{"traceparent", trace}}, workflow_id, sent);
       } catch (...) {
         attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
         throw;
@@ -588,6 +591,7 @@ struct IngestServer::Impl {
   const Settings& settings;
   const std::chrono::milliseconds upload_timeout;
   const BearerTokens tokens;
+  nats::SentCounters sent;
   EntityRoutes entities;
   HttpServer server;
   Logger log;

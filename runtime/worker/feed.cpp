@@ -105,6 +105,7 @@ void Feed::run() {
       nats::Message message = consumer_.next(waiting ? kPatience : milliseconds(0));
       if (message) hooks_.take(std::move(message), consumer_.stream_created());
     }
+    if (const auto pending = consumer_.take_pending(); pending && hooks_.pending) hooks_.pending(*pending);
     if (!consumer_.bound()) {
       log_.warning("the consumer went away", {{"reason", consumer_.trouble()}});
       set_trouble(consumer_.trouble());

@@ -32,6 +32,8 @@ class Feed {
     std::function<void(nats::Message message, std::int64_t stream_created)> take;
     /// Messages that came when it was too late.
     std::function<void(nats::Message message)> leftover;
+    /// How many messages the consumer has still to deliver, as the server says now and then. May be empty.
+    std::function<void(std::uint64_t count)> pending{};
   };
   Feed(nats::Connection& connection, const Stage& stage, Options options, Hooks hooks);
   ~Feed() { stop(); }

@@ -183,22 +183,6 @@ std::size_t Publisher::open() const {
   return open_;
 }
 
-void SentCounters::count(const std::string& subject) {
-  Counter* counter = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    const bool known = counters_.contains(subject);
-    const std::string& name = known || counters_.size() < 100 ? subject : "other";
-    auto& slot = counters_[name];
-    if (slot == nullptr) {
-      slot = &metrics_.counter("messaging_client_sent_messages_total", "Messages published.",
-                               {{"stage", stage_}, {"subject", name}});
-    }
-    counter = slot;
-  }
-  counter->add();
-}
-
 CallOutbox::CallOutbox(Publisher& publisher, SentCounters& sent, const Settings& settings, const Stage& stage,
                        const MessageInfo& message, std::stop_token stop)
     : publisher_(publisher),
@@ -217,6 +201,7 @@ void CallOutbox::publish(Outgoing event) {
   if (!message_.workflow_id.empty()) headers.emplace("Pipegen-Workflow-Id", message_.workflow_id);
   if (event.is_result) result_ = Result{std::string(event.event), event.payload};
   const std::string subject = event.subject;
+  const std::size_t size = event.payload.size();
   publisher_.publish({.subject = std::move(event.subject),
                       .payload = std::move(event.payload),
                       .message_id = id_at(published_),
@@ -225,7 +210,7 @@ void CallOutbox::publish(Outgoing event) {
                      stop_);
   ++published_;
   ++produced_[std::string(event.event)];
-  sent_.count(subject);
+  sent_.count(subject, size);
 }
 
 void CallOutbox::publish_entry(std::string subject, std::string value) {

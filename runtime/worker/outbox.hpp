@@ -16,6 +16,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "nats/sent.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/nats.hpp"
 #include "pipegen/stage.hpp"
@@ -98,18 +99,7 @@ class Publisher {
   std::string failure_;
 };
 
-/// Counts messages by subject; beyond a hundred subjects the rest is counted as "other".
-class SentCounters {
- public:
-  SentCounters(Metrics& metrics, std::string stage) : metrics_(metrics), stage_(std::move(stage)) {}
-  void count(const std::string& subject);
-
- private:
-  Metrics& metrics_;
-  std::string stage_;
-  std::mutex mutex_;
-  std::map<std::string, Counter*> counters_;
-};
+using nats::SentCounters;
 
 /// The outbox of one call.
 class CallOutbox : public Outbox {

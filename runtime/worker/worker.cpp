@@ -46,12 +46,13 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
       sent_(metrics, stage_.name),
       dead_letters_(connection, stage_),
       status_(status_store(connection, stage_)),
-      intake_(connection.handles().consume, metrics, stage_.name, stage_.filter_subject, [this] { finished(); }),
+      intake_(connection.handles().consume, metrics, stage_.name, {stage_.filter_subject}, [this] { finished(); }),
       feed_(connection, stage_,
             {.consumer = options_.consumer, .first_delay = options_.hold_first, .most_delay = options_.hold_most},
             {.room = [this] { return room(); },
              .take = [this](nats::Message message, std::int64_t) { accept(std::move(message)); },
-             .leftover = [this](nats::Message message) { intake_.leave(message); }}),
+             .leftover = [this](nats::Message message) { intake_.leave(message); },
+             .pending = [this](std::uint64_t count) { intake_.set_pending(0, count); }}),
       errors_permanent_(errors_of(metrics, stage_, "permanent")),
       errors_transient_(errors_of(metrics, stage_, "transient")),
       errors_unavailable_(errors_of(metrics, stage_, "unavailable")),
@@ -59,8 +60,9 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
       duration_(metrics.seconds("messaging_process_duration_seconds", "Duration of one call of the handler.",
                                 {{"stage", stage_.name}})),
       connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")),
-      holds_(metrics, stage_.name, {.first = options_.hold_first, .most = options_.hold_most}, errors_unavailable_,
-             [this] {
+      holds_(metrics, stage_.name,
+             {.first = options_.hold_first, .most = options_.hold_most, .kinds = {"nats", "events", "message"}},
+             errors_unavailable_, [this] {
                const std::lock_guard lock(mutex_);
                work_.notify_all();
              }) {
