@@ -9,6 +9,7 @@
 #include <mutex>
 #include <string>
 
+#include "core/clock.hpp"
 #include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
 
@@ -20,6 +21,7 @@ class Holds {
   struct Options {
     std::chrono::milliseconds first{500};    // between tries while something is away: this …
     std::chrono::milliseconds most{10'000};  // … doubled up to this
+    const AnyClock* clock = &AnyClock::real();
   };
   /// `failed` counts the tries that found something away; `released` is called when nothing is held any more.
   Holds(Metrics& metrics, std::string stage, Options options, Counter& failed, std::function<void()> released);
