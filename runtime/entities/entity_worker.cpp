@@ -102,7 +102,8 @@ EntityWorker::EntityWorker(nats::Connection& connection, EntityWorkerSpec spec, 
       holds_(metrics, spec_.name,
              {.first = options_.hold_first,
               .most = options_.hold_most,
-              .kinds = {"database", "dead-letters", "transform"}},
+              .kinds = {"database", "dead-letters", "transform"},
+              .clock = options_.clock},
              errors_unavailable_, [this] {
                const std::lock_guard lock(mutex_);
                work_.notify_all();
@@ -110,8 +111,10 @@ EntityWorker::EntityWorker(nats::Connection& connection, EntityWorkerSpec spec, 
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     feeds_.push_back(std::make_unique<worker::Feed>(
         connection_, *stages_[i],
-        worker::Feed::Options{
-            .consumer = options_.consumer, .first_delay = options_.hold_first, .most_delay = options_.hold_most},
+        worker::Feed::Options{.consumer = options_.consumer,
+                              .first_delay = options_.hold_first,
+                              .most_delay = options_.hold_most,
+                              .clock = options_.clock},
         worker::Feed::Hooks{
             .room = [this] { return room(); },
             .take = [this, i](nats::Message message, std::int64_t created) { accept(i, std::move(message), created); },
@@ -148,7 +151,7 @@ bool EntityWorker::stop() {
     changed_.notify_all();
   }
   holds_.stop();
-  const auto end = Clock::now() + options_.grace_period;
+  const auto end = options_.clock->now() + options_.grace_period;
   for (const auto& feed : feeds_) feed->request_stop();
   for (const auto& feed : feeds_) feed->stop();
   bool all_left = false;
@@ -160,7 +163,7 @@ bool EntityWorker::stop() {
     lock.unlock();
     for (const Item& item : unwritten) intake_.hand_back(*item.delivery);
     lock.lock();
-    all_left = changed_.wait_until(lock, end, [&] { return writers_left_ == 0; });
+    all_left = options_.clock->wait_until(changed_, lock, end, [&] { return writers_left_ == 0; });
     ticking_ = false;
     changed_.notify_all();
   }
@@ -244,7 +247,7 @@ EntityWorker::Items EntityWorker::take(bool& alone, bool& idle) {
     // Suspects wait until nothing else is written, and nothing begins before they were.
     return suspects_.empty() ? !queue_.empty() : writing_ == 0;
   };
-  if (!work_.wait_for(lock, options_.check_every, something)) {
+  if (!options_.clock->wait_for(work_, lock, options_.check_every, something)) {
     idle = queue_.empty() && !holds_.any();
     if (idle) return {};
     work_.wait(lock, something);
@@ -469,15 +472,15 @@ sql::MessageStatus EntityWorker::status_of(const Item& item, sql::MessageState s
 void EntityWorker::tick() {
   const auto signal_every = std::max<milliseconds>(options_.ack_wait / 3, milliseconds(10));
   const auto pause = std::min<milliseconds>(signal_every / 2, milliseconds(50));
-  auto signal_due = Clock::now() + signal_every;
+  auto signal_due = options_.clock->now() + signal_every;
   std::unique_lock lock(mutex_);
   while (ticking_) {
-    changed_.wait_for(lock, pause, [&] { return !ticking_; });
+    options_.clock->wait_for(changed_, lock, pause, [&] { return !ticking_; });
     if (!ticking_) break;
     lock.unlock();
     connected_.set(connection_.connected() ? 1 : 0);
-    if (Clock::now() >= signal_due) {
-      signal_due = Clock::now() + signal_every;
+    if (const auto present = options_.clock->now(); present >= signal_due) {
+      signal_due = present + signal_every;
       intake_.signal_progress();
     }
     intake_.show();

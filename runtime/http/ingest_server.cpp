@@ -217,8 +217,8 @@ const char* word_of(WorkflowStatus::State state) {
 }  // namespace
 
 struct IngestServer::Impl {
-  Impl(IngestApi given, const Settings& used, Metrics& metrics)
-      : context(std::move(given), used),
+  Impl(IngestApi given, const Settings& used, Metrics& metrics, const AnyClock& clock)
+      : context(std::move(given), used, clock),
         api(context.api),
         settings(context.settings),
         upload_timeout(context.upload_timeout),
@@ -597,8 +597,8 @@ struct IngestServer::Impl {
   Logger log;
 };
 
-IngestServer::IngestServer(IngestApi api, const Settings& settings, Metrics& metrics)
-    : impl_(std::make_unique<Impl>(std::move(api), settings, metrics)) {}
+IngestServer::IngestServer(IngestApi api, const Settings& settings, Metrics& metrics, const AnyClock& clock)
+    : impl_(std::make_unique<Impl>(std::move(api), settings, metrics, clock)) {}
 
 IngestServer::~IngestServer() { stop(std::chrono::milliseconds(0)); }
 

@@ -6,8 +6,6 @@
 
 namespace pipegen::worker {
 
-using std::chrono::steady_clock;
-
 void Publishes::seal(Over over) {
   std::string refusal;
   {
@@ -65,8 +63,8 @@ void Publisher::publish(PendingPublish publish, std::stop_token stop) {
       changed_.notify_all();
     });
     std::unique_lock lock(mutex_);
-    const bool in_time =
-        changed_.wait_for(lock, std::chrono::seconds(10), [&] { return has_room(size) || stop.stop_requested(); });
+    const bool in_time = clock_.wait_for(changed_, lock, std::chrono::seconds(10),
+                                         [&] { return has_room(size) || stop.stop_requested(); });
     if (!in_time) throw Unavailable("events cannot be stored: " + (failure_.empty() ? "no answer" : failure_));
     if (!has_room(size)) throw Cancelled("told to stop while publishing");
     ++open_;
@@ -134,7 +132,7 @@ void Publisher::settled(const std::shared_ptr<PendingPublish>& publish, const na
     } else {
       failing_.insert(publish.get());
       failure_ = publish->subject + ": " + std::string(error);
-      publish->due = steady_clock::now() +
+      publish->due = clock_.now() +
                      std::min<std::chrono::milliseconds>(
                          std::chrono::milliseconds(500) * (1 << std::min(publish->tries, 4)), std::chrono::seconds(5));
       ++publish->tries;
@@ -149,7 +147,7 @@ void Publisher::repeat_failed() {
   std::vector<std::shared_ptr<PendingPublish>> due;
   {
     const std::lock_guard lock(mutex_);
-    const auto now = steady_clock::now();
+    const auto now = clock_.now();
     const auto later = std::partition(waiting_.begin(), waiting_.end(), [&](const auto& p) { return p->due > now; });
     due.assign(std::make_move_iterator(later), std::make_move_iterator(waiting_.end()));
     waiting_.erase(later, waiting_.end());
