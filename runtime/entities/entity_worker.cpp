@@ -439,7 +439,7 @@ void EntityWorker::retry_or_bury(Writer& writer, const std::vector<Failure>& fai
                           : worker::at_least(backoff[std::min(static_cast<std::size_t>(attempts), backoff.size()) - 1]);
       log_.warning("the message could not be written; it will be delivered again",
                    {{"message_id", delivery.info.id},
-                    {"trace_id", delivery.info.trace_id},
+                    {"trace_id", delivery.info.trace.trace_id()},
                     {"attempts", attempts},
                     {"delay_ms", delay.count()},
                     {"class", failure.reason.error_class},
@@ -471,7 +471,7 @@ void EntityWorker::bury(Writer& writer, const std::vector<Failure>& failures) {
       continue;
     }
     log_.error("the message is dead-lettered", {{"message_id", delivery.info.id},
-                                                {"trace_id", delivery.info.trace_id},
+                                                {"trace_id", delivery.info.trace.trace_id()},
                                                 {"sequence", delivery.info.sequence},
                                                 {"deliveries", delivery.info.deliveries},
                                                 {"class", failure.reason.error_class},

@@ -7,6 +7,7 @@
 
 #include "entities/entity_worker.hpp"
 #include "http/service.hpp"
+#include "http/trace_exporter.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/entities.hpp"
 #include "pipegen/log.hpp"
@@ -50,6 +51,8 @@ int run(const Settings& settings, std::string_view service, bool check_only,
     return 0;
   }
 
+  // Before whatever makes spans, so that it goes after that.
+  const auto traces = http::export_traces(service, spec.pipeline, metrics);
   std::mutex running_mutex;
   const entities::EntityWorker* running = nullptr;
   std::string waiting_for = "waiting for NATS";
@@ -98,6 +101,7 @@ int run(const Settings& settings, std::string_view service, bool check_only,
   }
   log.info("stopping");
   const bool clean = worker.stop();
+  if (traces) traces->close();
   log.info("stopped");
   // Without a server, or with a transaction that goes on, there is nothing that destructors could wait for in time.
   if (!clean || !connection.connected()) ::_exit(0);

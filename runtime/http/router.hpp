@@ -20,7 +20,7 @@ const char* title_of(int status);
 /// Thread safe once every route is added.
 class Router {
  public:
-  explicit Router(Metrics* metrics) : metrics_(metrics) {}
+  Router(Metrics* metrics, bool traces) : metrics_(metrics), traces_(traces) {}
 
   void add(std::string method, std::string pattern, Handler handler, Lane lane);
   /// Whether the path, as it came, is of a route on the reserved lane.
@@ -45,6 +45,7 @@ class Router {
 
   std::deque<Route> routes_;
   Metrics* metrics_;
+  bool traces_;
 };
 
 }  // namespace pipegen::http

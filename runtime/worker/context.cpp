@@ -19,14 +19,17 @@ Stores::Stores(nats::Connection& connection, const Topology& topology) {
 }
 
 CallContext::CallContext(const Delivery& delivery, const Stage& stage, const Settings& settings, const Logger& logger,
-                         Stores& stores, std::chrono::steady_clock::time_point deadline, std::stop_token stop)
+                         Stores& stores, const TraceContext& span, std::chrono::steady_clock::time_point deadline,
+                         std::stop_token stop)
     : stage_(stage),
       settings_(settings),
       logger_(logger),
       stores_(stores),
       message_(delivery.info),
       deadline_(deadline),
-      stop_(std::move(stop)) {}
+      stop_(std::move(stop)) {
+  message_.trace = span;
+}
 
 CallContext::~CallContext() {
   if (scratch_.empty()) return;
@@ -36,11 +39,11 @@ CallContext::~CallContext() {
 
 const Logger& CallContext::log() const {
   if (!call_logger_) {
-    call_logger_ = message_.workflow_id.empty()
-                       ? logger_.with({{"message_id", message_.id}, {"trace_id", message_.trace_id}})
-                       : logger_.with({{"workflow_id", message_.workflow_id},
-                                       {"message_id", message_.id},
-                                       {"trace_id", message_.trace_id}});
+    const Logger logger =
+        message_.workflow_id.empty() ? logger_ : logger_.with({{"workflow_id", message_.workflow_id}});
+    call_logger_ = logger.with({{"message_id", message_.id},
+                                {"trace_id", message_.trace.trace_id()},
+                                {"span_id", message_.trace.span_id()}});
   }
   return *call_logger_;
 }

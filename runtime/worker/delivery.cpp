@@ -2,8 +2,8 @@
 
 #include <array>
 #include <charconv>
-#include <random>
-#include <vector>
+
+#include "core/trace.hpp"
 
 namespace pipegen::worker {
 namespace {
@@ -13,24 +13,6 @@ bool read_number(std::string_view text, T& number) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   return error == std::errc() && end == text.data() + text.size();
 }
-
-std::string random_hex(std::size_t digits) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  thread_local std::mt19937_64 generator = [] {
-    std::random_device device;
-    std::seed_seq seed{device(), device(), device(), device()};
-    return std::mt19937_64(seed);
-  }();
-  std::string text(digits, '0');
-  for (std::size_t i = 0; i < digits; i += 16) {
-    std::uint64_t bits = generator();
-    for (std::size_t j = i; j < digits && j < i + 16; ++j, bits >>= 4) text[j] = kDigits[bits & 15];
-  }
-  return text;
-}
-
-bool is_hex(std::string_view text) { return text.find_first_not_of("0123456789abcdef") == std::string_view::npos; }
-bool is_zero(std::string_view text) { return text.find_first_not_of('0') == std::string_view::npos; }
 
 }  // namespace
 
@@ -60,22 +42,6 @@ std::optional<AckSubject> parse_ack_subject(std::string_view reply) {
   return out;
 }
 
-Trace trace_from(std::string_view traceparent) {
-  // "00-<32 hex>-<16 hex>-<2 hex>"; a later version may go on after that.
-  if (traceparent.size() >= 55 && traceparent[2] == '-' && traceparent[35] == '-' && traceparent[52] == '-') {
-    const auto version = traceparent.substr(0, 2), trace = traceparent.substr(3, 32), span = traceparent.substr(36, 16),
-               flags = traceparent.substr(53, 2);
-    const bool whole = version == "00" ? traceparent.size() == 55 : traceparent.size() == 55 || traceparent[55] == '-';
-    if (whole && version != "ff" && is_hex(version) && is_hex(trace) && is_hex(span) && is_hex(flags) &&
-        !is_zero(trace) && !is_zero(span)) {
-      return {std::string(trace), std::string(flags)};
-    }
-  }
-  return {random_hex(32), "01"};
-}
-
-std::string child_of(const Trace& trace) { return "00-" + trace.id + "-" + random_hex(16) + "-" + trace.flags; }
-
 std::string_view Delivery::header(const char* name) const {
   const char* value = nullptr;
   return natsMsgHeader_Get(message.get(), name, &value) == NATS_OK && value != nullptr ? value : std::string_view();
@@ -98,9 +64,10 @@ Delivery::Delivery(nats::Message received, AckSubject from)
     info.id = info.stream + ":" + std::to_string(info.sequence) + ":" + std::to_string(from.stored_at);
   }
   info.workflow_id = header("Pipegen-Workflow-Id");
-  trace = trace_from(header("traceparent"));
-  info.trace_id = trace.id;
-  info.trace_flags = trace.flags;
+  if (const auto traceparent = header("traceparent"); !traceparent.empty()) {
+    info.trace = trace::parse(traceparent, header("tracestate"));
+  }
+  if (!info.trace.has_trace()) info.trace = trace::begin_for(info.stream, info.sequence, from.stored_at);
 }
 
 }  // namespace pipegen::worker

@@ -22,16 +22,6 @@ struct AckSubject {
 };
 std::optional<AckSubject> parse_ack_subject(std::string_view reply);
 
-/// W3C trace context: which trace a message belongs to.
-struct Trace {
-  std::string id;            // 32 hex digits
-  std::string flags = "01";  // as they came in
-};
-/// Reads a traceparent; begins a new trace when there is none, or it is not one.
-Trace trace_from(std::string_view traceparent);
-/// The traceparent of a message that is published now: the same trace, a new span.
-std::string child_of(const Trace& trace);
-
 /// Tells one message from every other, also after the stream was deleted and made again.
 struct DeliveryKey {
   std::uint64_t sequence = 0;
@@ -54,7 +44,6 @@ struct Delivery {
   nats::Message message;
   MessageInfo info;
   DeliveryKey key;
-  Trace trace;
   std::string reply;
   std::size_t size = 0;
 };

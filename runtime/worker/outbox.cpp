@@ -131,6 +131,8 @@ void Publisher::settled(const std::shared_ptr<PendingPublish>& publish, const na
       --open_;
       open_bytes_ -= publish->size;
       failing_.erase(publish.get());
+      if (ack == nullptr) publish->span.fail(permanent ? "PermanentError" : "Unavailable", error);
+      publish->span.end();
     } else {
       failing_.insert(publish.get());
       failure_ = publish->subject + ": " + std::string(error);
@@ -200,13 +202,12 @@ void SentCounters::count(const std::string& subject) {
 }
 
 CallOutbox::CallOutbox(Publisher& publisher, SentCounters& sent, const Settings& settings, const Stage& stage,
-                       const MessageInfo& message, const Trace& trace, std::stop_token stop)
+                       const MessageInfo& message, std::stop_token stop)
     : publisher_(publisher),
       sent_(sent),
       settings_(settings),
       stage_(stage),
       message_(message),
-      trace_(trace),
       stop_(std::move(stop)) {}
 
 std::string CallOutbox::id_at(std::size_t position) const {
@@ -214,15 +215,29 @@ std::string CallOutbox::id_at(std::size_t position) const {
 }
 
 void CallOutbox::publish(Outgoing event) {
-  nats::Headers headers{{"traceparent", child_of(trace_)}};
+  std::string id = id_at(published_);
+  // A span for each: its end says when the event was stored, and whoever consumes it is its child.
+  trace::Span span(trace::Kind::kProducer, "send", event.subject, message_.trace);
+  if (span.recorded()) {
+    span.set("messaging.system", "nats");
+    span.set("messaging.operation.name", "send");
+    span.set("messaging.operation.type", "send");
+    span.set("messaging.destination.name", event.subject);
+    span.set("messaging.message.id", id);
+    span.set("messaging.message.body.size", event.payload.size());
+    if (!message_.workflow_id.empty()) span.set("messaging.message.conversation_id", message_.workflow_id);
+  }
+  nats::Headers headers;
+  trace::add_to(headers, span.context());
   if (!message_.workflow_id.empty()) headers.emplace("Pipegen-Workflow-Id", message_.workflow_id);
   if (event.is_result) result_ = Result{std::string(event.event), event.payload};
   const std::string subject = event.subject;
   publisher_.publish({.subject = std::move(event.subject),
                       .payload = std::move(event.payload),
-                      .message_id = id_at(published_),
+                      .message_id = std::move(id),
                       .headers = std::move(headers),
-                      .owner = publishes_},
+                      .owner = publishes_,
+                      .span = std::move(span)},
                      stop_);
   ++published_;
   ++produced_[std::string(event.event)];
@@ -234,7 +249,8 @@ void CallOutbox::publish_entry(std::string subject, std::string value) {
                       .payload = std::move(value),
                       .message_id = {},
                       .headers = {},
-                      .owner = publishes_},
+                      .owner = publishes_,
+                      .span = {}},
                      {});
 }
 

@@ -16,6 +16,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "core/trace.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/nats.hpp"
 #include "pipegen/stage.hpp"
@@ -56,6 +57,7 @@ struct PendingPublish {
   std::string message_id;  // empty for entries of key-value buckets
   nats::Headers headers;
   std::shared_ptr<Publishes> owner;
+  trace::Span span{};    // from the first try to its end
   std::size_t size = 0;  // octets, headers included
   int tries = 0;
   std::chrono::steady_clock::time_point due{};  // of the next try, when it waits for one
@@ -119,7 +121,7 @@ class CallOutbox : public Outbox {
     std::string payload;
   };
   CallOutbox(Publisher& publisher, SentCounters& sent, const Settings& settings, const Stage& stage,
-             const MessageInfo& message, const Trace& trace, std::stop_token stop);
+             const MessageInfo& message, std::stop_token stop);
 
   const Settings& settings() const override { return settings_; }
   Fresh fresh() override { return fresh_at(published_); }
@@ -146,7 +148,6 @@ class CallOutbox : public Outbox {
   const Settings& settings_;
   const Stage& stage_;
   const MessageInfo& message_;
-  const Trace& trace_;
   std::stop_token stop_;
   std::shared_ptr<Publishes> publishes_ = std::make_shared<Publishes>();
   std::size_t published_ = 0;

@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "http/service.hpp"
+#include "http/trace_exporter.hpp"
 #include "nats/garbage.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/log.hpp"
@@ -35,6 +36,8 @@ int run(const Settings& settings, std::string_view service, bool check_only,
   }
 
   Metrics metrics;
+  // Before whatever makes spans, so that it goes after that.
+  const auto traces = http::export_traces(service, stage.pipeline, metrics);
   std::mutex running_mutex;
   const worker::Worker* running = nullptr;
   AdminServer admin(settings.text("admin.host", "127.0.0.1"), static_cast<int>(settings.integer("admin.port", 0)),
@@ -78,6 +81,7 @@ int run(const Settings& settings, std::string_view service, bool check_only,
   log.info("stopping");
   garbage.request_stop();
   const bool clean = worker.stop();
+  if (traces) traces->close();
   log.info("stopped");
   // Without a server, or with a handler that goes on, there is nothing that destructors could wait for in time.
   if (!clean || !connection.connected()) ::_exit(0);
