@@ -415,6 +415,7 @@ Response status_answer(const std::string& message_id, const MessageRecord& recor
   if (!record.error.empty()) out.field("error", json::repaired_utf8(record.error));
   if (record.received_at != Timestamp{}) out.field("received_at", record.received_at);
   if (record.updated_at != Timestamp{}) out.field("updated_at", record.updated_at);
+  if (!record.traceparent.empty()) out.field("traceparent", json::repaired_utf8(record.traceparent));
   out.end_object();
   return Response::json(200, out.take());
 }
