@@ -128,12 +128,15 @@ TraceContext parse(std::string_view traceparent, std::string_view tracestate) {
 
 TraceContext begin() { return {.trace_high = random_id(), .trace_low = random_id()}; }
 
-TraceContext begin_for(std::string_view stream, std::uint64_t sequence, std::int64_t stored_at) {
-  std::uint64_t name = 0xCBF29CE484222325ULL;  // FNV-1a
-  for (const char c : stream) name = (name ^ static_cast<unsigned char>(c)) * 0x100000001B3ULL;
+TraceContext begin_for(std::string_view message_id) {
   TraceContext context;
-  context.trace_high = mixed(static_cast<std::uint64_t>(stored_at) + name);
-  context.trace_low = mixed(context.trace_high + sequence * 0x9E3779B97F4A7C15ULL) | 1;  // never all zeros
+  context.trace_high = 0xCBF29CE484222325ULL;
+  context.trace_low = 0x9E3779B97F4A7C15ULL;
+  for (std::uint64_t* half : {&context.trace_high, &context.trace_low}) {  // FNV-1a
+    for (const char c : message_id) *half = (*half ^ static_cast<unsigned char>(c)) * 0x100000001B3ULL;
+    *half = mixed(*half);
+  }
+  if (!context.has_trace()) context.trace_low = 1;
   return context;
 }
 

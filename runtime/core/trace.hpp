@@ -27,7 +27,7 @@ TraceContext parse(std::string_view traceparent, std::string_view tracestate = {
 /// A new trace, without a span.
 TraceContext begin();
 /// The trace of a message that came without one: the same at every delivery of it.
-TraceContext begin_for(std::string_view stream, std::uint64_t sequence, std::int64_t stored_at);
+TraceContext begin_for(std::string_view message_id);
 /// Adds the two headers; nothing without a span.
 void add_to(std::map<std::string, std::string>& headers, const TraceContext& context);
 

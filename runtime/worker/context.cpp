@@ -18,18 +18,15 @@ Stores::Stores(nats::Connection& connection, const Topology& topology) {
   }
 }
 
-CallContext::CallContext(const Delivery& delivery, const Stage& stage, const Settings& settings, const Logger& logger,
-                         Stores& stores, const TraceContext& span, std::chrono::steady_clock::time_point deadline,
-                         std::stop_token stop)
+CallContext::CallContext(MessageInfo message, const Stage& stage, const Settings& settings, const Logger& logger,
+                         Stores& stores, std::chrono::steady_clock::time_point deadline, std::stop_token stop)
     : stage_(stage),
       settings_(settings),
       logger_(logger),
       stores_(stores),
-      message_(delivery.info),
+      message_(std::move(message)),
       deadline_(deadline),
-      stop_(std::move(stop)) {
-  message_.trace = span;
-}
+      stop_(std::move(stop)) {}
 
 CallContext::~CallContext() {
   if (scratch_.empty()) return;

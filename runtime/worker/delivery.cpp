@@ -47,27 +47,36 @@ std::string_view Delivery::header(const char* name) const {
   return natsMsgHeader_Get(message.get(), name, &value) == NATS_OK && value != nullptr ? value : std::string_view();
 }
 
-Delivery::Delivery(nats::Message received, AckSubject from)
+Delivery::Delivery(nats::Message received, const AckSubject& from)
     : message(std::move(received)),
       key{from.sequence, from.stored_at},
-      reply(natsMsg_GetReply(message.get())),
+      stream(from.stream),
+      deliveries(from.deliveries),
       size(static_cast<std::size_t>(natsMsg_GetDataLength(message.get()))) {
-  info.subject = natsMsg_GetSubject(message.get());
-  info.stream = std::move(from.stream);
-  info.sequence = from.sequence;
-  info.deliveries = from.deliveries;
   // One that is published again needs another Nats-Msg-Id, or the server would take it for a duplicate; it is the same
   // message all the same.
-  info.id = header("Pipegen-Message-Id");
-  if (info.id.empty()) info.id = header("Nats-Msg-Id");
-  if (info.id.empty()) {
-    info.id = info.stream + ":" + std::to_string(info.sequence) + ":" + std::to_string(from.stored_at);
+  given_id = header("Pipegen-Message-Id");
+  if (given_id.empty()) given_id = header("Nats-Msg-Id");
+  if (given_id.empty()) {
+    made_id = std::string(stream) + ":" + std::to_string(key.sequence) + ":" + std::to_string(key.stored_at);
   }
-  info.workflow_id = header("Pipegen-Workflow-Id");
+}
+
+TraceContext Delivery::trace() const {
   if (const auto traceparent = header("traceparent"); !traceparent.empty()) {
-    info.trace = trace::parse(traceparent, header("tracestate"));
+    if (auto context = trace::parse(traceparent, header("tracestate")); context.has_trace()) return context;
   }
-  if (!info.trace.has_trace()) info.trace = trace::begin_for(info.stream, info.sequence, from.stored_at);
+  return trace::begin_for(id());
+}
+
+MessageInfo Delivery::info(TraceContext trace) const {
+  return {.id = std::string(id()),
+          .subject = std::string(subject()),
+          .stream = std::string(stream),
+          .sequence = key.sequence,
+          .deliveries = deliveries,
+          .workflow_id = std::string(workflow_id()),
+          .trace = std::move(trace)};
 }
 
 }  // namespace pipegen::worker
