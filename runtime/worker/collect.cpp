@@ -348,7 +348,7 @@ void Collector::failed(const Delivery& delivery) {
     if (item.group.empty()) return;
     const std::string token = KeyValue::key_token(item.group);
     auto group = find(token);
-    if (!group || !group->is_begun() || group->owner != delivery.info.id) return;
+    if (!group || !group->is_begun() || group->owner != delivery.id()) return;
     move(token, *group, std::string(kFailed), group->owner);
   } catch (const PermanentError&) {  // not an item, so it never belonged to a group
   }

@@ -24,7 +24,7 @@ CallContext::CallContext(const Delivery& delivery, const Stage& stage, const Set
       settings_(settings),
       logger_(logger),
       stores_(stores),
-      message_(delivery.info),
+      message_(delivery.info()),
       deadline_(deadline),
       stop_(std::move(stop)) {}
 

@@ -14,19 +14,33 @@ bool read_number(std::string_view text, T& number) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-std::string random_hex(std::size_t digits) {
-  static constexpr char kDigits[] = "0123456789abcdef";
+constexpr char kHexDigits[] = "0123456789abcdef";
+
+void append_hex(std::string& text, std::uint64_t bits) {
+  for (int shift = 60; shift >= 0; shift -= 4) text += kHexDigits[bits >> shift & 15];
+}
+
+std::string random_span() {
   thread_local std::mt19937_64 generator = [] {
     std::random_device device;
     std::seed_seq seed{device(), device(), device(), device()};
     return std::mt19937_64(seed);
   }();
-  std::string text(digits, '0');
-  for (std::size_t i = 0; i < digits; i += 16) {
-    std::uint64_t bits = generator();
-    for (std::size_t j = i; j < digits && j < i + 16; ++j, bits >>= 4) text[j] = kDigits[bits & 15];
-  }
+  std::string text;
+  append_hex(text, generator());
   return text;
+}
+
+/// 128 bits that look random, the same for the same text (FNV-1a, mixed as in SplitMix64).
+std::string trace_of(std::string_view text) {
+  std::string out;
+  for (std::uint64_t hash : {0xcbf29ce484222325ULL, 0x9e3779b97f4a7c15ULL}) {
+    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+    hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9ULL;
+    hash = (hash ^ hash >> 27) * 0x94d049bb133111ebULL;
+    append_hex(out, hash ^ hash >> 31);
+  }
+  return out;
 }
 
 bool is_hex(std::string_view text) { return text.find_first_not_of("0123456789abcdef") == std::string_view::npos; }
@@ -60,7 +74,7 @@ std::optional<AckSubject> parse_ack_subject(std::string_view reply) {
   return out;
 }
 
-Trace trace_from(std::string_view traceparent) {
+Trace trace_from(std::string_view traceparent, std::string_view message_id) {
   // "00-<32 hex>-<16 hex>-<2 hex>"; a later version may go on after that.
   if (traceparent.size() >= 55 && traceparent[2] == '-' && traceparent[35] == '-' && traceparent[52] == '-') {
     const auto version = traceparent.substr(0, 2), trace = traceparent.substr(3, 32), span = traceparent.substr(36, 16),
@@ -71,36 +85,41 @@ Trace trace_from(std::string_view traceparent) {
       return {std::string(trace), std::string(flags)};
     }
   }
-  return {random_hex(32), "01"};
+  return {trace_of(message_id), "01"};
 }
 
-std::string child_of(const Trace& trace) { return "00-" + trace.id + "-" + random_hex(16) + "-" + trace.flags; }
+std::string child_of(const Trace& trace) { return "00-" + trace.id + "-" + random_span() + "-" + trace.flags; }
 
 std::string_view Delivery::header(const char* name) const {
   const char* value = nullptr;
   return natsMsgHeader_Get(message.get(), name, &value) == NATS_OK && value != nullptr ? value : std::string_view();
 }
 
-Delivery::Delivery(nats::Message received, AckSubject from)
+Delivery::Delivery(nats::Message received, const AckSubject& from)
     : message(std::move(received)),
       key{from.sequence, from.stored_at},
-      reply(natsMsg_GetReply(message.get())),
+      stream(from.stream),
+      deliveries(from.deliveries),
       size(static_cast<std::size_t>(natsMsg_GetDataLength(message.get()))) {
-  info.subject = natsMsg_GetSubject(message.get());
-  info.stream = std::move(from.stream);
-  info.sequence = from.sequence;
-  info.deliveries = from.deliveries;
   // One that is published again needs another Nats-Msg-Id, or the server would take it for a duplicate; it is the same
   // message all the same.
-  info.id = header("Pipegen-Message-Id");
-  if (info.id.empty()) info.id = header("Nats-Msg-Id");
-  if (info.id.empty()) {
-    info.id = info.stream + ":" + std::to_string(info.sequence) + ":" + std::to_string(from.stored_at);
+  given_id = header("Pipegen-Message-Id");
+  if (given_id.empty()) given_id = header("Nats-Msg-Id");
+  if (given_id.empty()) {
+    made_id = std::string(stream) + ":" + std::to_string(key.sequence) + ":" + std::to_string(key.stored_at);
   }
-  info.workflow_id = header("Pipegen-Workflow-Id");
-  trace = trace_from(header("traceparent"));
-  info.trace_id = trace.id;
-  info.trace_flags = trace.flags;
+}
+
+MessageInfo Delivery::info() const {
+  Trace trace = this->trace();
+  return {.id = std::string(id()),
+          .subject = std::string(subject()),
+          .stream = std::string(stream),
+          .sequence = key.sequence,
+          .deliveries = deliveries,
+          .workflow_id = std::string(workflow_id()),
+          .trace_id = std::move(trace.id),
+          .trace_flags = std::move(trace.flags)};
 }
 
 }  // namespace pipegen::worker

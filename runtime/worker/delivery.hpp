@@ -14,7 +14,7 @@ namespace pipegen::worker {
 
 /// What a JetStream message's reply subject says about it ("$JS.ACK.<stream>.<consumer>.…").
 struct AckSubject {
-  std::string stream;
+  std::string_view stream;  // in the text that was parsed
   std::uint64_t deliveries = 0;
   std::uint64_t sequence = 0;
   std::int64_t stored_at = 0;  // nanoseconds since the epoch
@@ -27,8 +27,9 @@ struct Trace {
   std::string id;            // 32 hex digits
   std::string flags = "01";  // as they came in
 };
-/// Reads a traceparent; begins a new trace when there is none, or it is not one.
-Trace trace_from(std::string_view traceparent);
+/// Reads a traceparent. When there is none, or it is not one, a trace begins with the message of this id: every
+/// delivery of it is in the same one.
+Trace trace_from(std::string_view traceparent, std::string_view message_id);
 /// The traceparent of a message that is published now: the same trace, a new span.
 std::string child_of(const Trace& trace);
 
@@ -44,19 +45,31 @@ struct DeliveryKeyHash {
   }
 };
 
-/// One message. Immutable once it is in hand, but for `reply`, which belongs to InHand.
+/// One message. Immutable once it is in hand, but for `later_reply`, which belongs to InHand. What it gives lives as
+/// long as it does; nothing is copied out of the message before somebody asks for it.
 struct Delivery {
-  Delivery(nats::Message received, AckSubject from);
+  Delivery(nats::Message received, const AckSubject& from);
+  Delivery(const Delivery&) = delete;
+  Delivery& operator=(const Delivery&) = delete;
 
   std::string_view payload() const { return nats::payload_of(message.get()); }
   std::string_view header(const char* name) const;
+  std::string_view id() const { return made_id.empty() ? given_id : made_id; }
+  std::string_view workflow_id() const { return header("Pipegen-Workflow-Id"); }
+  std::string_view subject() const { return natsMsg_GetSubject(message.get()); }
+  Trace trace() const { return trace_from(header("traceparent"), id()); }
+  /// Where the server waits for the answer.
+  const char* reply() const { return later_reply.empty() ? natsMsg_GetReply(message.get()) : later_reply.c_str(); }
+  MessageInfo info() const;
 
   nats::Message message;
-  MessageInfo info;
   DeliveryKey key;
-  Trace trace;
-  std::string reply;
+  std::string_view stream;
+  std::uint64_t deliveries = 1;  // 1 at the first
   std::size_t size = 0;
+  std::string_view given_id;
+  std::string made_id;
+  std::string later_reply;
 };
 
 }  // namespace pipegen::worker

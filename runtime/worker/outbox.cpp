@@ -200,13 +200,12 @@ void SentCounters::count(const std::string& subject) {
 }
 
 CallOutbox::CallOutbox(Publisher& publisher, SentCounters& sent, const Settings& settings, const Stage& stage,
-                       const MessageInfo& message, const Trace& trace, std::stop_token stop)
+                       const MessageInfo& message, std::stop_token stop)
     : publisher_(publisher),
       sent_(sent),
       settings_(settings),
       stage_(stage),
       message_(message),
-      trace_(trace),
       stop_(std::move(stop)) {}
 
 std::string CallOutbox::id_at(std::size_t position) const {
@@ -214,7 +213,7 @@ std::string CallOutbox::id_at(std::size_t position) const {
 }
 
 void CallOutbox::publish(Outgoing event) {
-  nats::Headers headers{{"traceparent", child_of(trace_)}};
+  nats::Headers headers{{"traceparent", child_of({message_.trace_id, message_.trace_flags})}};
   if (!message_.workflow_id.empty()) headers.emplace("Pipegen-Workflow-Id", message_.workflow_id);
   if (event.is_result) result_ = Result{std::string(event.event), event.payload};
   const std::string subject = event.subject;

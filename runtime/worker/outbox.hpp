@@ -119,7 +119,7 @@ class CallOutbox : public Outbox {
     std::string payload;
   };
   CallOutbox(Publisher& publisher, SentCounters& sent, const Settings& settings, const Stage& stage,
-             const MessageInfo& message, const Trace& trace, std::stop_token stop);
+             const MessageInfo& message, std::stop_token stop);
 
   const Settings& settings() const override { return settings_; }
   Fresh fresh() override { return fresh_at(published_); }
@@ -146,7 +146,6 @@ class CallOutbox : public Outbox {
   const Settings& settings_;
   const Stage& stage_;
   const MessageInfo& message_;
-  const Trace& trace_;
   std::stop_token stop_;
   std::shared_ptr<Publishes> publishes_ = std::make_shared<Publishes>();
   std::size_t published_ = 0;
