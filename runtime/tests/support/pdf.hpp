@@ -44,8 +44,9 @@ inline std::string pdf_of(const std::vector<std::string>& objects, const std::st
   pdf::File file(objects.size());
   for (std::size_t i = 0; i < objects.size(); ++i) file.object(i + 1, objects[i]);
   const std::size_t table = file.text.size();
-  return file.text + pdf::table(file.offsets, 0, objects.size()) + "trailer\n<< /Size " + std::to_string(objects.size() + 1) + " /Root 1 0 R " + trailer +
-         ">>\nstartxref\n" + std::to_string(table) + "\n%%EOF\n";
+  return file.text + pdf::table(file.offsets, 0, objects.size()) + "trailer\n<< /Size " +
+         std::to_string(objects.size() + 1) + " /Root 1 0 R " + trailer + ">>\nstartxref\n" + std::to_string(table) +
+         "\n%%EOF\n";
 }
 
 inline std::string stream_of(const std::string& content, const std::string& entries = "") {
@@ -136,9 +137,10 @@ inline std::string linearized_pdf(const std::vector<std::string>& streams) {
     found.objects = file.offsets;
     found.main_table = file.text.size();
     file.text += pdf::table(file.offsets, 0, others);
-    found.main_entries = file.text.find('\n', found.main_table + 5);  // behind "xref" and the line of its first and last
-    file.text += "trailer\n<< /Size " + std::to_string(others + 1) +
-                 " >>\nstartxref\n" + std::to_string(first_table) + "\n%%EOF\n";
+    found.main_entries =
+        file.text.find('\n', found.main_table + 5);  // behind "xref" and the line of its first and last
+    file.text += "trailer\n<< /Size " + std::to_string(others + 1) + " >>\nstartxref\n" + std::to_string(first_table) +
+                 "\n%%EOF\n";
     found.end = file.text.size();
     return file.text;
   };
