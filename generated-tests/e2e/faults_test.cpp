@@ -360,9 +360,9 @@ ThumbnailCreatedEvent handle(const PictureCreatedEvent& event, pipegen::Context&
   Up up(schema, workspace);
   const std::map<std::string, std::string> reasons{{"throw", "no thumbnail today"},
                                                    {"refuse", "this picture is refused"},
-                                                   {"crash", "process"},
+                                                   {"crash", "the process died while handling it"},
                                                    {"hang", "did not react to being told to stop"},
-                                                   {"listen", "1s"}};
+                                                   {"listen", "timed out after 1s"}};
   std::map<std::string, std::string> bad;
   std::vector<std::string> good;
   const auto picture = [&](const std::string& content) { return upload(up.api(), "/pictures", content, "image/png"); };
@@ -379,7 +379,6 @@ ThumbnailCreatedEvent handle(const PictureCreatedEvent& event, pipegen::Context&
     ASSERT_EQ(status.at("failures").size(), 1U) << status.dump();
     const auto reason = status["failures"][0].at("reason").get<std::string>();
     EXPECT_NE(reason.find(reasons.at(what)), std::string::npos) << reason;
-    std::cout << what << ": " << reason << std::endl;
   }
   for (const std::string& workflow : good) {
     const nlohmann::json status = finished(up.api(), workflow);
