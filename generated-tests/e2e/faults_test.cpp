@@ -23,11 +23,14 @@ using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
 /// A book of which no two pages are the same.
-std::string book_of(int pages) {
+std::string book_of(int pages, int lines = 2) {
   std::vector<std::string> streams;
   for (int page = 1; page <= pages; ++page) {
-    streams.push_back(lines_of_text({"This is page " + std::to_string(page) + " of the book.",
-                                     "The lamp was lit " + std::to_string(page * 7 % 100) + " times that winter."}));
+    std::vector<std::string> text{"This is page " + std::to_string(page) + " of the book."};
+    for (int line = 1; line < lines; ++line) {
+      text.push_back("The lamp was lit " + std::to_string(page * line * 7 % 100) + " times that winter.");
+    }
+    streams.push_back(lines_of_text(text));
   }
   return pages_of(streams, 595, 842);
 }
@@ -184,8 +187,8 @@ TEST_F(PdfToAudio, EveryServiceKilledAtRandomMomentsLeavesTheSameAudioOnce) {
   const unsigned seed = given != nullptr ? static_cast<unsigned>(std::stoul(given)) : std::random_device{}();
   print_figure("kill -9 at random moments, seed (PIPEGEN_SEED)", seed, "");
   std::mt19937 random(seed);
-  const int pages = soak() ? 20 : 6;
-  const std::size_t kills = soak() ? 20 : 7;
+  const int pages = soak() ? 20 : 12;
+  const std::size_t kills = soak() ? 20 : 14;
 
   Up up(impatient_schema(), kFolder / "pdf-to-audio-impatient");
   const std::string pdf = book_of(pages);
@@ -275,7 +278,7 @@ TEST_F(PdfToAudio, FiveHundredPagesNeedLessThan400MiBOfEveryService) {
   for (const std::string& worker : kWorkers) processes[worker] = up.service(worker).value();
   processes["ingest-api"] = up.service("ingest-api").value();
   const auto start = Clock::now();
-  const std::string workflow = post(up, book_of(kPages));
+  const std::string workflow = post(up, book_of(kPages, 12));
   nlohmann::json status;
   for (const auto deadline = start + 30min; Clock::now() < deadline; std::this_thread::sleep_for(1s)) {
     status = get(up.api(), workflow).json();  // seldom: it takes processor time from the services
