@@ -8,6 +8,7 @@
 #include "http/admin_routes.hpp"
 #include "http/bearer.hpp"
 #include "http/entity_routes.hpp"
+#include "http/head.hpp"
 #include "http/idempotency.hpp"
 #include "http/ingest_context.hpp"
 #include "http/ingest_page.hpp"
@@ -534,7 +535,8 @@ struct IngestServer::Impl {
     Response response{.content_type = result.media_type};
     response.headers = {{"Accept-Ranges", "bytes"}, {"ETag", etag}};
     ByteRange range{0, info->size};
-    const auto wanted = request.header("Range");
+    // RFC 9110, 14.2: a range has no meaning with HEAD.
+    const auto wanted = request.method == "GET" ? request.header("Range") : std::nullopt;
     const auto same = request.header("If-Range");
     if (wanted && (!same || *same == etag)) {
       if (const auto part = parse_range(*wanted, info->size)) {
