@@ -165,6 +165,20 @@ std::vector<std::string> subjects_of(Connection::Handles& handles, const std::st
   return subjects;
 }
 
+bool subject_matches(std::string_view filter, std::string_view subject) {
+  while (!filter.empty()) {
+    if (filter == ">") return !subject.empty();
+    if (subject.empty()) return false;
+    const std::size_t filter_end = std::min(filter.find('.'), filter.size());
+    const std::size_t subject_end = std::min(subject.find('.'), subject.size());
+    const std::string_view token = filter.substr(0, filter_end);
+    if (token != "*" && token != subject.substr(0, subject_end)) return false;
+    filter.remove_prefix(std::min(filter_end + 1, filter.size()));
+    subject.remove_prefix(std::min(subject_end + 1, subject.size()));
+  }
+  return subject.empty();
+}
+
 void purge(Connection::Handles& handles, const std::string& stream, const std::string& subject, std::uint64_t sequence,
            const std::string& what) {
   handles.require_connected(what);

@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "http/service.hpp"
-#include "nats/handles.hpp"
+#include "nats/promises.hpp"
 
 namespace pipegen::worker {
 namespace {
@@ -18,14 +18,6 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr int kExitUsage = 64;  // EX_USAGE
-
-std::string seconds_text(std::int64_t nanoseconds) {
-  const double seconds = static_cast<double>(nanoseconds) / 1e9;
-  std::string text = std::to_string(seconds);
-  text.erase(text.find_last_not_of('0') + 1);
-  if (text.ends_with('.')) text.pop_back();
-  return text + "s";
-}
 
 /// Only a new connection can go on, and whoever runs the service starts a new process.
 void exit_if_closed_for_good(const nats::Connection& connection, const Logger& log) {
@@ -87,28 +79,15 @@ bool StopSignal::wait(milliseconds time) {
 }
 
 void log_promises(nats::Connection& connection, const Stage& stage, const Logger& log) {
-  nats::StreamInfo info;
-  jsErrCode code = static_cast<jsErrCode>(0);
-  const std::string what = "stream " + stage.stream;
-  const natsStatus status =
-      js_GetStreamInfo(info.out(), connection.handles().consume_js, stage.stream.c_str(), nullptr, &code);
-  if (status != NATS_OK) nats::throw_status(status, code, what);
-  const jsStreamConfig& config = *info->Config;
-  log.info("consuming", {{"stage", stage.name},
-                         {"stream", stage.stream},
-                         {"consumer", stage.durable},
-                         {"subject", stage.filter_subject},
-                         {"replicas", config.Replicas},
-                         {"storage", config.Storage == js_MemoryStorage ? "memory" : "file"},
-                         {"discard", config.Discard == js_DiscardNew ? "new" : "old"},
-                         {"retention", config.Retention == js_WorkQueuePolicy  ? "work_queue"
-                                       : config.Retention == js_InterestPolicy ? "interest"
-                                                                               : "limits"},
-                         {"duplicate_window", seconds_text(config.Duplicates)},
-                         {"ack_wait", seconds_text(std::chrono::nanoseconds(stage.ack_wait).count())},
-                         {"timeout", seconds_text(std::chrono::nanoseconds(stage.timeout).count())},
-                         {"max_deliver", stage.max_deliver},
-                         {"dead_letters", stage.dead_letter_subject}});
+  const auto text = [](milliseconds time) { return nats::seconds_text(std::chrono::nanoseconds(time).count()); };
+  nats::with_promises(connection, stage.stream, log.with({{"stage", stage.name}}))
+      .info("consuming", {{"consumer", stage.durable},
+                          {"subject", stage.filter_subject},
+                          {"ack_wait", text(stage.ack_wait)},
+                          {"timeout", text(stage.timeout)},
+                          {"max_deliver", stage.max_deliver},
+                          {"dead_letters", stage.dead_letter_subject}});
+  nats::log_published(connection, stage.topology, log.with({{"stage", stage.name}}), stage.stream);
 }
 
 int run_process(

@@ -50,8 +50,8 @@ class StopSignal {
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
-/// What the messages may rely on here, as the server says it and not as the schema does. Throws Unavailable,
-/// ConfigError.
+/// What the messages may rely on here, as the server says it and not as the schema does: a line for the stream that is
+/// consumed, and one for each that is published to. Throws Unavailable, ConfigError.
 void log_promises(nats::Connection& connection, const Stage& stage, const Logger& log);
 
 /// A worker of any kind, as its process sees it.
