@@ -1120,7 +1120,12 @@ TEST_F(IngestTest, TenGibibytesAreRefusedEarlyWithMemoryAndStoreFlat) {
     sender.join();
     EXPECT_TRUE(eventually([this] { return stored_in_bucket() == 0; }));
   }
-  EXPECT_LT(peak() - before, 48) << "MiB";
+#ifdef __SANITIZE_ADDRESS__
+  constexpr long kMost = 400;  // MiB; it holds back what is freed
+#else
+  constexpr long kMost = 48;
+#endif
+  EXPECT_LT(peak() - before, kMost) << "MiB";
   EXPECT_EQ(messages(), 0);
   EXPECT_EQ(client().Post("/documents", "%PDF", "application/pdf")->status, 202);
 }
