@@ -124,9 +124,8 @@ class IngestOutbox final : public Outbox {
   Fresh fresh() override { return Fresh(message_id(events_.size())); }
   void publish(Outgoing event) override { events_.push_back(std::move(event)); }
 
-  void flush(nats::Connection& connection, nats::Headers headers, std::string_view workflow_id,
+  void flush(nats::Connection& connection, const Request& request, std::string_view workflow_id,
              nats::SentCounters& sent) {
-    if (!workflow_id.empty()) headers["Pipegen-Workflow-Id"] = workflow_id;
     const auto room = static_cast<std::size_t>(std::max<std::int64_t>(0, connection.max_payload() - kHeaderRoom));
     for (const auto& event : events_) {
       if (event.payload.size() > room) {
@@ -135,8 +134,16 @@ class IngestOutbox final : public Outbox {
       }
     }
     for (std::size_t i = 0; i < events_.size(); ++i) {
+      const std::string id = message_id(i);
+      trace::Span span = IngestContext::begin_send(request, events_[i].subject, id, events_[i].payload.size());
+      if (!workflow_id.empty()) span.set("messaging.message.conversation_id", workflow_id);
       try {
-        connection.publish(events_[i].subject, events_[i].payload, message_id(i), headers);
+        IngestContext::send_in(std::move(span), [&](const TraceContext& trace) {
+          nats::Headers headers;
+          trace::add_to(headers, trace);
+          if (!workflow_id.empty()) headers["Pipegen-Workflow-Id"] = workflow_id;
+          connection.publish(events_[i].subject, events_[i].payload, id, headers);
+        });
       } catch (const nats::Unconfirmed&) {
         may_be_stored_ = true;
         throw;
@@ -268,7 +275,8 @@ struct IngestServer::Impl {
         .connections = static_cast<int>(settings.integer(section + ".connections", 800, 1, 1000)),
         .connections_per_address = static_cast<int>(settings.integer(section + ".connections_per_address", 0, 0, 1000)),
         .queue = static_cast<int>(settings.integer(section + ".queue", 1000, 1, 1000)),
-        .metrics = &metrics};
+        .metrics = &metrics,
+        .traces = true};
   }
 
   /// A route for those who have a token, if tokens are set.
@@ -390,7 +398,7 @@ struct IngestServer::Impl {
 
   Response post_upload(Request& request, const Upload& upload) {
     nats::Connection& nats = context.connection();
-    const std::string trace = IngestContext::begin_trace(request);
+    IngestContext::log_trace(request);
     const auto key = IngestContext::idempotency_key(request);
     const std::string media_type = media_type_of(request.header("Content-Type").value_or(""));
     const bool is_form = media_type == "multipart/form-data";
@@ -419,7 +427,7 @@ struct IngestServer::Impl {
       const ObjectInfo stored = object.finish();
       try {
         upload.publish(given, workflow_id, object_key, outbox);
-        outbox.flush(nats, {{"traceparent", trace}}, workflow_id, sent);
+        outbox.flush(nats, request, workflow_id, sent);
       } catch (...) {
         attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
         // An event that may be stored must find its object.
@@ -564,7 +572,7 @@ struct IngestServer::Impl {
     if (media_type_of(request.header("Content-Type").value_or("")) != "application/json") {
       throw Problem(415, "send the event as application/json");
     }
-    const std::string trace = IngestContext::begin_trace(request);
+    IngestContext::log_trace(request);
     const auto key = IngestContext::idempotency_key(request);
     const auto max_body =
         static_cast<std::uint64_t>(std::clamp<std::int64_t>(nats.max_payload() - kHeaderRoom, 1, kMaxEventBody));
@@ -580,7 +588,7 @@ struct IngestServer::Impl {
       }
       attempt.commit(digest_of(body));
       try {
-        outbox.flush(nats, {{"traceparent", trace}}, workflow_id, sent);
+        outbox.flush(nats, request, workflow_id, sent);
       } catch (...) {
         attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
         throw;

@@ -11,6 +11,7 @@
 #include "core/encoding.hpp"
 #include "core/nuid.hpp"
 #include "core/sha256.hpp"
+#include "core/trace.hpp"
 #include "nats/replies.hpp"
 #include "nats/stored.hpp"
 #include "pipegen/error.hpp"
@@ -372,9 +373,11 @@ struct ObjectWriter::Impl {
   std::shared_ptr<Acks> acks = std::make_shared<Acks>();
   bool open = true;
   bool dirty = false;  // chunks may be stored that no object owns
+  trace::Span span{};
 
   Impl(Connection& nats, std::string bucket, std::string name, std::map<std::string, std::string> metadata)
-      : connection(&nats) {
+      : connection(&nats), span(trace::Span::of_current(trace::Kind::kClient, "put", bucket)) {
+    span.set("pipegen.object", name);
     check_name(name);
     current = find_version(nats, bucket, name);
     meta.info.bucket = std::move(bucket);
@@ -387,6 +390,7 @@ struct ObjectWriter::Impl {
 
   ~Impl() {
     if (!dirty) return;
+    span.fail("unfinished", "the object was not finished");
     settle(0);  // so that nothing more arrives after the purge
     try {
       nats::purge(connection->handles(), stream_of(meta.info.bucket), subject, 0, what);
@@ -483,6 +487,8 @@ struct ObjectWriter::Impl {
     if (outcome.status == NATS_OK && !outcome.stored()) nats::throw_outcome(outcome, what);
     dirty = false;
     if (!outcome.stored()) nats::throw_outcome(outcome, what);
+    span.set("pipegen.object.size", meta.info.size);
+    span.end();
     return meta.info;
   }
 
@@ -509,9 +515,15 @@ struct ObjectReader::Impl {
   BytesView rest{};  // of `chunk`, not handed out yet
   std::uint32_t chunks_read = 0;
   std::uint64_t octets_read = 0;
+  trace::Span span;  // until nobody reads any more
 
   Impl(Connection& nats, Meta found)
-      : connection(&nats), meta(std::move(found)), source(nats, meta.info.bucket, meta.info.nuid) {
+      : connection(&nats),
+        meta(std::move(found)),
+        source(nats, meta.info.bucket, meta.info.nuid),
+        span(trace::Span::of_current(trace::Kind::kClient, "get", meta.info.bucket)) {
+    span.set("pipegen.object", meta.info.name);
+    span.set("pipegen.object.size", meta.info.size);
     if (meta.info.chunks == 0) verify();
   }
 
