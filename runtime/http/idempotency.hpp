@@ -35,13 +35,16 @@ class Idempotency {
   Idempotency(nats::Connection& connection, std::string bucket, std::chrono::milliseconds takeover);
 
   struct Claim {
-    enum class State { kMine, kDone, kBusy };
+    /// kUnsure: the server went away before it said whether it has the claim. release() it then, once it is back, or
+    /// repetitions are told that somebody works on it.
+    enum class State { kMine, kDone, kBusy, kUnsure };
     State state = State::kBusy;
     std::string entry;           // its key in the bucket
     std::string id;              // kMine: a UUID, the same for every try
     std::uint64_t revision = 0;  // kMine
     std::string digest;          // of the payload that is published (kDone) or may be (kMine), else empty
     std::string response;        // kDone
+    std::string unconfirmed;     // the value that was sent last, if no answer came
   };
 
   /// Who does the request of this path and key. Throws Unavailable.
@@ -55,6 +58,9 @@ class Idempotency {
   void release(const Claim& claim, bool published);
 
  private:
+  void begin(Claim& claim, std::string_view path, std::string_view key);
+  bool put(Claim& claim, std::string text, std::uint64_t revision);
+
   KeyValue store_;
   std::chrono::milliseconds takeover_;
 };

@@ -212,6 +212,101 @@ bool settled(nats::Connection& connection, const std::string& stream, const std:
   }
 }
 
+/// A work queue of one stage, and its store as it was at some moment.
+class Store : public ::testing::Test {
+ protected:
+  Store() { nats::ensure(connection_, topology()); }
+
+  std::unique_ptr<Worker> start() {
+    auto options = quick();
+    options.consumer.expires = 1s;
+    options.consumer.heartbeat = 100ms;
+    auto worker = std::make_unique<Worker>(connection_, make_stage("first", "IN", "in.a",
+                                                                   [this](std::string_view payload, Context&, Outbox&) {
+                                                                     tally_.add(payload);
+                                                                   }),
+                                           Settings(), metrics_, options);
+    worker->start();
+    return worker;
+  }
+  void send(const std::string& payload) { connection_.publish("in.a", payload, "id-" + payload); }
+  bool emptied() {
+    return eventually([&] {
+      try {
+        return testing::stored(connection_, "IN") == 0 && settled("first-workers");
+      } catch (const Error&) {
+        return false;
+      }
+    });
+  }
+  bool settled(const std::string& durable) {
+    const auto found = testing::consumer_info(connection_, "IN", durable);
+    return found->NumPending == 0 && found->NumAckPending == 0;
+  }
+  /// Of the messages, without the state of the consumer.
+  std::filesystem::path messages() const { return server_.data() / "jetstream" / "$G" / "streams" / "IN" / "msgs"; }
+  void keep_store() {
+    server_.kill(SIGTERM);
+    std::filesystem::copy(messages(), folder_.path() / "msgs", std::filesystem::copy_options::recursive);
+    server_.start();
+    ASSERT_TRUE(eventually([&] { return connection_.connected(); }));
+  }
+  void bring_store_back() {
+    server_.kill(SIGTERM);
+    std::filesystem::remove_all(messages());
+    std::filesystem::copy(folder_.path() / "msgs", messages(), std::filesystem::copy_options::recursive);
+    server_.start();
+    ASSERT_TRUE(eventually([&] { return connection_.connected(); }));
+  }
+  double metric(const std::string& name) {
+    const std::string text = metrics_.render(), line = "\n" + name + "{stage=\"first\"} ";
+    const auto at = text.find(line);
+    return at == std::string::npos ? -1 : std::strtod(text.c_str() + at + line.size(), nullptr);
+  }
+
+  testing::TempFolder folder_;
+  NatsServer server_;
+  Metrics metrics_;
+  nats::Connection connection_{{.url = server_.url(), .metrics = &metrics_}};
+  Tally tally_;
+};
+
+// A nats-server that is killed may have removed messages of a work queue and not have written that down.
+TEST_F(Store, AckedMessagesThatAWorkQueueHasAgainLeaveItAndAreNotHandledTwice) {
+  for (int i = 0; i < 50; ++i) send(std::to_string(i));
+  keep_store();
+  auto worker = start();
+  ASSERT_TRUE(emptied());
+  EXPECT_EQ(tally_.total(), 50u);
+  bring_store_back();
+  ASSERT_EQ(testing::stored(connection_, "IN"), 50u);
+  ASSERT_TRUE(settled("first-workers")) << "the consumer should have them as acked";
+  const auto back = Clock::now();
+  ASSERT_TRUE(emptied()) << "they take room for ever";
+  figure("acked messages that came back are gone from the work queue", testing::seconds_since(back), "s");
+  EXPECT_EQ(tally_.total(), 50u);
+  EXPECT_EQ(metric("pipegen_consumer_stalls_total"), 1);
+  EXPECT_EQ(metric("pipegen_consumer_recreations_total"), 1);
+  send("after");
+  ASSERT_TRUE(eventually([&] { return tally_.of("after") == 1; }));
+}
+
+TEST_F(Store, MessagesOfAStreamWhoseSequencesBeganAgainAreDelivered) {
+  keep_store();  // with nothing in it
+  auto worker = start();
+  for (int i = 0; i < 50; ++i) send("before-" + std::to_string(i));
+  ASSERT_TRUE(emptied());
+  bring_store_back();
+  ASSERT_EQ(testing::stream_info(connection_, "IN")->State.LastSeq, 0u);
+  for (int i = 0; i < 10; ++i) send("after-" + std::to_string(i));
+  const auto back = Clock::now();
+  ASSERT_TRUE(eventually([&] { return tally_.distinct() == 60; })) << "the consumer waits for sequence 51";
+  figure("messages behind a sequence that began again are delivered", testing::seconds_since(back), "s");
+  ASSERT_TRUE(emptied());
+  EXPECT_EQ(tally_.total(), 60u);
+  EXPECT_EQ(metric("pipegen_consumer_stalls_total"), 1);
+}
+
 TEST(BrokerFaults, NatsServerIsKilledUnderLoadAgainAndAgainAndTheSameServicesGoOn) {
   NatsServer server;
   Chain chain(server.url());
