@@ -272,8 +272,8 @@ void EntityWorker::leave() {
   if (std::exchange(alone_, false) || !suspects_.empty()) work_.notify_all();
 }
 
-/// Linked to whatever made its messages, and a part of their trace if they have but one. Only when somebody takes spans:
-/// nothing goes out from here.
+/// Linked to whatever made its messages, and a part of their trace if they have but one. Only when somebody takes
+/// spans: nothing goes out from here.
 trace::Span EntityWorker::begin_span(const Items& items) const {
   if (!trace::recording()) return {};
   std::vector<TraceContext> from;
@@ -283,7 +283,7 @@ trace::Span EntityWorker::begin_span(const Items& items) const {
   const bool one_entity =
       std::all_of(items.begin(), items.end(), [entity](const Item& item) { return item.entity == entity; });
   const std::string destination = one_entity ? spec_.entities[entity].subject : spec_.pipeline + ".ingest.>";
-  trace::Span span(trace::Kind::kConsumer, "process", destination, from);
+  trace::Span span = trace::Span::of_batch(trace::Kind::kConsumer, "process", destination, from);
   if (!span.recorded()) return span;
   span.set("messaging.system", "nats");
   span.set("messaging.operation.name", "process");
@@ -325,8 +325,7 @@ void EntityWorker::write(Writer& writer, const Items& items) {
   for (const auto* some : {&failures, &hopeless}) {
     if (!span.recorded()) break;
     for (const Failure& failure : *some) {
-      span.fail(failure.reason.error_class,
-                std::string(failure.item.delivery->id()) + ": " + failure.reason.message);
+      span.fail(failure.reason.error_class, std::string(failure.item.delivery->id()) + ": " + failure.reason.message);
     }
   }
   if (!failures.empty()) retry_or_bury(writer, failures, hopeless);

@@ -280,8 +280,8 @@ std::optional<TraceExporterOptions> trace_options_from_environment(std::string_v
   TraceExporterOptions options;
   options.url = *url;
   if (const auto text = otlp_variable("HEADERS")) options.headers = pairs("OTEL_EXPORTER_OTLP_HEADERS", *text);
-  options.timeout = milliseconds(
-      number("OTEL_EXPORTER_OTLP_TIMEOUT", otlp_variable("TIMEOUT"), options.timeout.count(), 1, 600'000));
+  options.timeout =
+      milliseconds(number("OTEL_EXPORTER_OTLP_TIMEOUT", otlp_variable("TIMEOUT"), options.timeout.count(), 1, 600'000));
   options.sampler = sampler();
   const auto size = [](const char* name, std::size_t standard) {
     return static_cast<std::size_t>(number(name, variable(name), static_cast<std::int64_t>(standard), 1, 1'000'000));

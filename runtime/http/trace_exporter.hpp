@@ -1,6 +1,7 @@
 // Sends the spans of this process to a collector: OTLP over HTTP, as JSON.
 //
-//   const auto traces = http::export_traces("tts", "pdf-to-audio", metrics);   // null unless the environment asks for it
+//   const auto traces = http::export_traces("tts", "pdf-to-audio", metrics);   // null unless the environment asks for
+//   it
 //
 // Environment variables, as OpenTelemetry names and means them:
 //   OTEL_EXPORTER_OTLP_ENDPOINT    http://127.0.0.1:4318; without it, and without the next, nothing happens at all

@@ -38,9 +38,8 @@ const Logger& CallContext::log() const {
   if (!call_logger_) {
     const Logger logger =
         message_.workflow_id.empty() ? logger_ : logger_.with({{"workflow_id", message_.workflow_id}});
-    call_logger_ = logger.with({{"message_id", message_.id},
-                                {"trace_id", message_.trace.trace_id()},
-                                {"span_id", message_.trace.span_id()}});
+    call_logger_ = logger.with(
+        {{"message_id", message_.id}, {"trace_id", message_.trace.trace_id()}, {"span_id", message_.trace.span_id()}});
   }
   return *call_logger_;
 }
