@@ -56,6 +56,12 @@ std::unique_ptr<Stage> stage_of(const EntityWorkerSpec& spec, const EntitySpec& 
   return stage;
 }
 
+std::vector<std::string> subjects_of(const EntityWorkerSpec& spec) {
+  std::vector<std::string> subjects;
+  for (const EntitySpec& entity : spec.entities) subjects.push_back(entity.subject);
+  return subjects;
+}
+
 std::size_t writers_of(const EntityWorkerSpec& spec, const Settings& settings, const sql::Database& database) {
   const auto wanted = settings.integer(spec.section + ".worker_pool_size", 2, 1, 64);
   return database.concurrent() ? static_cast<std::size_t>(wanted) : 1;
@@ -86,27 +92,34 @@ EntityWorker::EntityWorker(nats::Connection& connection, EntityWorkerSpec spec, 
         return stages;
       }()),
       dead_letters_(connection, *stages_.front()),
-      intake_(connection.handles().publish, metrics, spec_.name, spec_.pipeline + ".ingest.>", [] {}),
+      intake_(connection.handles().publish, metrics, spec_.name, subjects_of(spec_), [] {}),
       errors_permanent_(errors_of(metrics, spec_.name, "permanent")),
       errors_transient_(errors_of(metrics, spec_.name, "transient")),
       errors_unavailable_(errors_of(metrics, spec_.name, "unavailable")),
       duration_(metrics.seconds("messaging_process_duration_seconds", "Duration of one batch, commit included.",
                                 {{"stage", spec_.name}})),
       connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")),
-      holds_(metrics, spec_.name, {.first = options_.hold_first, .most = options_.hold_most}, errors_unavailable_,
-             [this] {
+      holds_(metrics, spec_.name,
+             {.first = options_.hold_first,
+              .most = options_.hold_most,
+              .kinds = {"database", "dead-letters", "transform"},
+              .clock = options_.clock},
+             errors_unavailable_, [this] {
                const std::lock_guard lock(mutex_);
                work_.notify_all();
              }) {
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     feeds_.push_back(std::make_unique<worker::Feed>(
         connection_, *stages_[i],
-        worker::Feed::Options{
-            .consumer = options_.consumer, .first_delay = options_.hold_first, .most_delay = options_.hold_most},
+        worker::Feed::Options{.consumer = options_.consumer,
+                              .first_delay = options_.hold_first,
+                              .most_delay = options_.hold_most,
+                              .clock = options_.clock},
         worker::Feed::Hooks{
             .room = [this] { return room(); },
             .take = [this, i](nats::Message message, std::int64_t created) { accept(i, std::move(message), created); },
-            .leftover = [this](nats::Message message) { intake_.leave(message); }}));
+            .leftover = [this](nats::Message message) { intake_.leave(message); },
+            .pending = [this, i](std::uint64_t count) { intake_.set_pending(i, count); }}));
   }
 }
 
@@ -138,7 +151,7 @@ bool EntityWorker::stop() {
     changed_.notify_all();
   }
   holds_.stop();
-  const auto end = Clock::now() + options_.grace_period;
+  const auto end = options_.clock->now() + options_.grace_period;
   for (const auto& feed : feeds_) feed->request_stop();
   for (const auto& feed : feeds_) feed->stop();
   bool all_left = false;
@@ -150,7 +163,7 @@ bool EntityWorker::stop() {
     lock.unlock();
     for (const Item& item : unwritten) intake_.hand_back(*item.delivery);
     lock.lock();
-    all_left = changed_.wait_until(lock, end, [&] { return writers_left_ == 0; });
+    all_left = options_.clock->wait_until(changed_, lock, end, [&] { return writers_left_ == 0; });
     ticking_ = false;
     changed_.notify_all();
   }
@@ -191,7 +204,7 @@ std::size_t EntityWorker::room() const {
 }
 
 void EntityWorker::accept(std::size_t entity, nats::Message message, std::int64_t stream_created) {
-  auto delivery = intake_.take(std::move(message));
+  auto delivery = intake_.take(std::move(message), entity);
   if (!delivery) return;
   const bool suspect = is_suspect(*delivery);
   const std::int64_t version = version_of(*delivery, stream_created);
@@ -234,7 +247,7 @@ EntityWorker::Items EntityWorker::take(bool& alone, bool& idle) {
     // Suspects wait until nothing else is written, and nothing begins before they were.
     return suspects_.empty() ? !queue_.empty() : writing_ == 0;
   };
-  if (!work_.wait_for(lock, options_.check_every, something)) {
+  if (!options_.clock->wait_for(work_, lock, options_.check_every, something)) {
     idle = queue_.empty() && !holds_.any();
     if (idle) return {};
     work_.wait(lock, something);
@@ -513,15 +526,15 @@ sql::MessageStatus EntityWorker::status_of(const Item& item, sql::MessageState s
 void EntityWorker::tick() {
   const auto signal_every = std::max<milliseconds>(options_.ack_wait / 3, milliseconds(10));
   const auto pause = std::min<milliseconds>(signal_every / 2, milliseconds(50));
-  auto signal_due = Clock::now() + signal_every;
+  auto signal_due = options_.clock->now() + signal_every;
   std::unique_lock lock(mutex_);
   while (ticking_) {
-    changed_.wait_for(lock, pause, [&] { return !ticking_; });
+    options_.clock->wait_for(changed_, lock, pause, [&] { return !ticking_; });
     if (!ticking_) break;
     lock.unlock();
     connected_.set(connection_.connected() ? 1 : 0);
-    if (Clock::now() >= signal_due) {
-      signal_due = Clock::now() + signal_every;
+    if (const auto present = options_.clock->now(); present >= signal_due) {
+      signal_due = present + signal_every;
       intake_.signal_progress();
     }
     intake_.show();

@@ -21,6 +21,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/clock.hpp"
 #include "core/trace.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/entities.hpp"
@@ -50,6 +51,7 @@ struct EntityWorkerOptions {
   std::size_t most_bytes_in_hand = 64u << 20;
   std::size_t most_bytes_in_batch = 16u << 20;
   worker::PullConsumer::Options consumer{.max_bytes = 16u << 20};
+  const AnyClock* clock = &AnyClock::real();
 };
 
 /// Threads: one per entity fetches, each writer (a session of the database) takes what has come, up to a batch, and

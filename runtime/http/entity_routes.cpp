@@ -78,7 +78,8 @@ auto with_trace(Request& request, Function function) {
 
 }  // namespace
 
-EntityRoutes::EntityRoutes(IngestContext& context, Metrics& metrics) : context_(context) {
+EntityRoutes::EntityRoutes(IngestContext& context, Metrics& metrics)
+    : context_(context), sent_(metrics, context.stage_label()) {
   for (const EntityIngest& entity : context.api.entities) {
     const auto counter = [&](const char* outcome) {
       return &metrics.counter("pipegen_ingested_messages_total", "Messages that clients sent, by what became of them.",
@@ -210,6 +211,7 @@ Response EntityRoutes::post_entity(Request& request, const Entity* entity) {
       throw Problem(413, "the message is larger than the message server takes");
     }
     entity->accepted->add();
+    sent_.count(entity->api->subject, body.size());
     return accepted("", attempt.id, "/ingest/status/" + attempt.id);
   };
   return with_trace(request, [&] {
@@ -235,7 +237,7 @@ Response EntityRoutes::post_entity(Request& request, const Entity* entity) {
 /// One batch on its way in.
 class EntityRoutes::Batch {
  public:
-  Batch(const EntityRoutes& routes, const Entity* entity, const TraceContext& trace, std::optional<Uuid> base)
+  Batch(EntityRoutes& routes, const Entity* entity, const TraceContext& trace, std::optional<Uuid> base)
       : routes_(routes),
         entity_(entity),
         base_(base),
@@ -261,6 +263,7 @@ class EntityRoutes::Batch {
     const std::string id = base_ ? line_id(*base_, number) : Uuid::random().to_string();
     if (!publisher_.publish(number, entity->api->subject, text, id, headers_)) throw Stopped();
     entity->accepted->add();
+    routes_.sent_.count(entity->api->subject, text.size());
   }
 
   void reject(std::int64_t number, std::string detail, std::string errors = "[]") {
@@ -338,7 +341,7 @@ class EntityRoutes::Batch {
     return out.take();
   }
 
-  const EntityRoutes& routes_;
+  EntityRoutes& routes_;
   const Entity* entity_;
   const std::optional<Uuid> base_;
   const nats::Headers headers_;

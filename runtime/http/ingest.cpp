@@ -13,6 +13,7 @@
 #include "http/service.hpp"
 #include "http/trace_exporter.hpp"
 #include "nats/garbage.hpp"
+#include "nats/promises.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
@@ -29,6 +30,7 @@ int check(const IngestApi& api, const Settings& settings, std::string_view servi
   try {
     nats::Connection connection(nats::options_from(settings, service));
     nats::ensure(connection, api.topology);
+    nats::log_published(connection, api.topology, Logger());
   } catch (const Unavailable& error) {
     throw ConfigError(error.what());
   }
@@ -41,7 +43,6 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   Metrics metrics;
   // Before whatever makes spans, so that it goes after that.
   const auto traces = http::export_traces(service, api.pipeline, metrics);
-  Gauge& connected = metrics.gauge("pipegen_nats_connected", "1 while the connection to NATS stands.");
   nats::ConnectionOptions options = nats::options_from(settings, service);
   options.metrics = &metrics;
   const Topology topology = api.topology;
@@ -70,11 +71,10 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   std::thread setup([&] {
     try {
       connection = std::make_unique<nats::Connection>(options, 0ms);
-      connection->on_change([&connected](bool up) { connected.set(up ? 1 : 0); });
-      connected.set(1);
       while (true) {
         try {
           nats::ensure(*connection, topology);
+          nats::log_published(*connection, topology, log);
           break;
         } catch (const Unavailable& error) {
           log.warning("NATS went away while the service started", {{"reason", error.what()}});

@@ -50,10 +50,18 @@ Accepted accepted(const std::string& workflow_id, const std::string& message_id,
   return {out.take(), std::move(location)};
 }
 
-IngestContext::IngestContext(IngestApi given, const Settings& used)
+IngestContext::IngestContext(IngestApi given, const Settings& used, const AnyClock& used_clock)
     : api(std::move(given)),
       settings(used),
-      upload_timeout(settings.duration(api.section + ".upload_timeout", 10min)) {}
+      upload_timeout(settings.duration(api.section + ".upload_timeout", 10min)),
+      clock(used_clock),
+      later(clock) {}
+
+std::string IngestContext::stage_label() const {
+  std::string label = api.section;
+  std::replace(label.begin(), label.end(), '_', '-');
+  return label;
+}
 
 Readiness IngestContext::readiness() const {
   const nats::Connection* nats = attached;
@@ -90,12 +98,12 @@ Response IngestContext::once(Request& request, const std::optional<std::string>&
   if (!key || api.idempotency_bucket.empty()) return task.accept(attempt).response();
   const auto takeover =
       task.takeover > 0ms ? task.takeover : std::max<std::chrono::milliseconds>(10min, upload_timeout + 1min);
-  Idempotency idempotency(connection(), name_of(api.topology.key_values, api.idempotency_bucket), takeover);
+  Idempotency idempotency(connection(), name_of(api.topology.key_values, api.idempotency_bucket), takeover, clock);
   Idempotency::Claim claim = idempotency.begin(request.path, *key);
-  const auto give_up = std::chrono::steady_clock::now() + task.patience;
-  for (auto pause = 5ms; claim.state == Idempotency::Claim::State::kBusy && std::chrono::steady_clock::now() < give_up;
+  const auto give_up = clock.now() + task.patience;
+  for (auto pause = 5ms; claim.state == Idempotency::Claim::State::kBusy && clock.now() < give_up;
        pause = std::min(pause * 2, 100ms)) {
-    std::this_thread::sleep_for(pause);
+    clock.sleep_for(pause);
     claim = idempotency.begin(request.path, *key);
   }
   switch (claim.state) {

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/clock.hpp"
 #include "http/later.hpp"
 #include "http/server.hpp"
 #include "pipegen/admin.hpp"
@@ -53,9 +54,11 @@ struct OnceTask {
 
 /// Thread safe.
 struct IngestContext {
-  IngestContext(IngestApi given, const Settings& used);
+  IngestContext(IngestApi given, const Settings& used, const AnyClock& used_clock);
 
   Readiness readiness() const;
+  /// What metrics call it: the name of the service, as of its section of the settings.
+  std::string stage_label() const;
   /// Throws Problem 503 while there is none.
   nats::Connection& connection() const;
   static std::string name_of(const std::vector<BucketSpec>& buckets, const std::string& schema_name);
@@ -83,6 +86,7 @@ struct IngestContext {
   const IngestApi api;
   const Settings settings;
   const std::chrono::milliseconds upload_timeout;
+  const AnyClock& clock;
   std::atomic<nats::Connection*> attached = nullptr;
   Later later;
 };

@@ -123,7 +123,8 @@ class IngestOutbox final : public Outbox {
   Fresh fresh() override { return Fresh(message_id(events_.size())); }
   void publish(Outgoing event) override { events_.push_back(std::move(event)); }
 
-  void flush(nats::Connection& connection, const Request& request, std::string_view workflow_id) {
+  void flush(nats::Connection& connection, const Request& request, std::string_view workflow_id,
+             nats::SentCounters& sent) {
     const auto room = static_cast<std::size_t>(std::max<std::int64_t>(0, connection.max_payload() - kHeaderRoom));
     for (const auto& event : events_) {
       if (event.payload.size() > room) {
@@ -147,6 +148,7 @@ class IngestOutbox final : public Outbox {
         throw;
       }
       may_be_stored_ = true;
+      sent.count(events_[i].subject, events_[i].payload.size());
     }
   }
 
@@ -222,12 +224,13 @@ const char* word_of(WorkflowStatus::State state) {
 }  // namespace
 
 struct IngestServer::Impl {
-  Impl(IngestApi given, const Settings& used, Metrics& metrics)
-      : context(std::move(given), used),
+  Impl(IngestApi given, const Settings& used, Metrics& metrics, const AnyClock& clock)
+      : context(std::move(given), used, clock),
         api(context.api),
         settings(context.settings),
         upload_timeout(context.upload_timeout),
         tokens(settings, api.section),
+        sent(metrics, context.stage_label()),
         entities(context, metrics),
         server(server_options(context, metrics)) {
     if (!api.entities.empty()) {
@@ -418,7 +421,7 @@ struct IngestServer::Impl {
       const ObjectInfo stored = object.finish();
       try {
         upload.publish(given, workflow_id, object_key, outbox);
-        outbox.flush(nats, request, workflow_id);
+        outbox.flush(nats, request, workflow_id, sent);
       } catch (...) {
         attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
         // An event that may be stored must find its object.
@@ -578,7 +581,7 @@ struct IngestServer::Impl {
       }
       attempt.commit(digest_of(body));
       try {
-        outbox.flush(nats, request, workflow_id);
+        outbox.flush(nats, request, workflow_id, sent);
       } catch (...) {
         attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
         throw;
@@ -596,13 +599,14 @@ struct IngestServer::Impl {
   const Settings& settings;
   const std::chrono::milliseconds upload_timeout;
   const BearerTokens tokens;
+  nats::SentCounters sent;
   EntityRoutes entities;
   HttpServer server;
   Logger log;
 };
 
-IngestServer::IngestServer(IngestApi api, const Settings& settings, Metrics& metrics)
-    : impl_(std::make_unique<Impl>(std::move(api), settings, metrics)) {}
+IngestServer::IngestServer(IngestApi api, const Settings& settings, Metrics& metrics, const AnyClock& clock)
+    : impl_(std::make_unique<Impl>(std::move(api), settings, metrics, clock)) {}
 
 IngestServer::~IngestServer() { stop(std::chrono::milliseconds(0)); }
 

@@ -38,6 +38,25 @@ std::optional<std::map<std::string, std::string>> match(std::string_view pattern
   return parameters;
 }
 
+/// One more, as long as it lives.
+class Active {
+ public:
+  explicit Active(Gauge& gauge) : gauge_(gauge) { gauge_.add(1); }
+  ~Active() { gauge_.add(-1); }
+  Active(const Active&) = delete;
+  Active& operator=(const Active&) = delete;
+
+ private:
+  Gauge& gauge_;
+};
+
+/// As a label: clients may send any word as a method, and each would be a time series for ever.
+std::string method_label(const std::string& method) {
+  static const std::set<std::string> kKnown{"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS",
+                                            "PATCH",   "POST",   "PUT", "TRACE"};
+  return kKnown.contains(method) ? method : "other";
+}
+
 Problem problem_of(const json::Invalid& invalid) {
   return Problem(422, "the request is not what the schema says").with("errors", violations_json(invalid.violations()));
 }
@@ -95,6 +114,12 @@ Response Problem::response() const {
   return {.status = status_, .headers = headers_, .content_type = "application/problem+json", .body = body.take()};
 }
 
+Router::Router(Metrics* metrics, bool traces) : metrics_(metrics), traces_(traces) {
+  if (metrics_ != nullptr) {
+    active_ = &metrics_->gauge("http_server_active_requests", "Requests that are being served, but for admin routes.");
+  }
+}
+
 void Router::add(std::string method, std::string pattern, Handler handler, Lane lane) {
   Route& route = routes_.emplace_back();
   route.method = std::move(method);
@@ -129,9 +154,11 @@ Response Router::answer(Request& request, const std::function<void(const Respons
   const auto start = std::chrono::steady_clock::now();
   std::string pattern = "unmatched";
   const Route* route = nullptr;
+  std::optional<Active> active;
   Response response = [&] {
     try {
       route = &find(request, pattern);
+      if (active_ != nullptr && route->lane == Lane::kOrdinary) active.emplace(*active_);
       if (traces_ && route->lane == Lane::kOrdinary) request.span = begin_span(request, pattern);
       const trace::Scope scope(request.span);
       Response given = route->handler(request);
@@ -175,7 +202,7 @@ void Router::observe(const Route* route, const std::string& pattern, const std::
   if (histogram == nullptr) {
     histogram =
         &metrics_->seconds("http_server_request_duration_seconds", "Time from the head of a request to its answer.",
-                           {{"route", pattern}, {"method", method}, {"status", std::to_string(status)}});
+                           {{"route", pattern}, {"method", method_label(method)}, {"status", std::to_string(status)}});
     if (known != nullptr) known->store(histogram, std::memory_order_release);
   }
   histogram->observe(seconds);

@@ -20,7 +20,8 @@ const char* title_of(int status);
 /// Thread safe once every route is added.
 class Router {
  public:
-  Router(Metrics* metrics, bool traces) : metrics_(metrics), traces_(traces) {}
+  /// `metrics` gets the duration of requests, and how many run; may be null. `traces`: requests have spans.
+  Router(Metrics* metrics, bool traces);
 
   void add(std::string method, std::string pattern, Handler handler, Lane lane);
   /// Whether the path, as it came, is of a route on the reserved lane.
@@ -46,6 +47,7 @@ class Router {
   std::deque<Route> routes_;
   Metrics* metrics_;
   bool traces_;
+  Gauge* active_ = nullptr;
 };
 
 }  // namespace pipegen::http

@@ -114,7 +114,7 @@ struct ServerOptions {
   /// A client that gives or takes a larger body has to move 1 KiB a second (8 KiB when many are at it) in each window
   /// of this length. At most three quarters of the threads wait for such clients; further ones get 503.
   std::chrono::milliseconds pace_window{15'000};
-  Metrics* metrics = nullptr;  // gets http_server_request_duration_seconds
+  Metrics* metrics = nullptr;  // gets http_server_request_duration_seconds, _active_requests, _refused_requests_total
   bool traces = false;         // requests have spans, but for those on the reserved lane
 };
 

@@ -771,6 +771,10 @@ bool ObjectStore::remove(std::string_view name) {
 }
 
 std::size_t ObjectStore::collect_garbage(std::chrono::milliseconds age, std::stop_token stop) {
+  return collect_garbage(now() - age, std::move(stop));
+}
+
+std::size_t ObjectStore::collect_garbage(Timestamp written_before, std::stop_token stop) {
   auto& handles = connection_->handles();
   const std::string stream = stream_of(bucket_);
   // Chunks first: what becomes an object after this line is among the metadata read below.
@@ -779,13 +783,12 @@ std::size_t ObjectStore::collect_garbage(std::chrono::milliseconds age, std::sto
   for (const auto& meta : all_metas(*connection_, bucket_)) {
     if (!meta.deleted) owned.insert(chunks_of(bucket_, meta.info.nuid));
   }
-  const Timestamp limit = now() - age;
   std::size_t purged = 0;
   for (const auto& subject : chunked) {
     if (owned.contains(subject)) continue;
     if (stop.stop_requested()) break;
     const auto last = nats::last_message(handles, stream, subject, bucket_text(bucket_));
-    if (!last || last->time > limit) continue;
+    if (!last || last->time > written_before) continue;
     nats::purge(handles, stream, subject, 0, bucket_text(bucket_));
     ++purged;
   }

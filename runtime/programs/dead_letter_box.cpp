@@ -46,6 +46,7 @@ void DeadLetterBox::each(const Filter& filter, const std::function<bool(const De
   jsSubOptions_Init(&options);
   options.Stream = stream_.c_str();
   options.Ordered = true;
+  options.Config.HeadersOnly = filter.headers_only;
   nats::Subscription subscription;
   status = js_SubscribeSync(subscription.out(), handles.consume_js, ">", nullptr, &options, &code);
   if (status != NATS_OK) nats::throw_status(status, code, "cannot read " + what);

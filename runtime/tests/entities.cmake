@@ -31,5 +31,16 @@ if("programs" IN_LIST PIPEGEN_COMPONENTS)
   target_link_libraries(dlq_test PRIVATE pipegen::nats pipegen_test_support pipegen_flags PkgConfig::PIPEGEN_NATS
                                          GTest::gtest_main)
   add_dependencies(dlq_test pipegen-dlq)
+  # The program pipegen hands over to pipegen-status.
+  if(PIPEGEN_GENERATOR)
+    add_executable(status_test status_test.cpp)
+    target_include_directories(status_test PRIVATE ${PROJECT_SOURCE_DIR})
+    target_compile_definitions(status_test PRIVATE PIPEGEN="$<TARGET_FILE:pipegen>"
+                                                   PIPEGEN_STATUS="$<TARGET_FILE:pipegen-status>")
+    target_link_libraries(status_test PRIVATE pipegen::nats pipegen_test_support pipegen_flags PkgConfig::PIPEGEN_NATS
+                                              GTest::gtest_main)
+    add_dependencies(status_test pipegen pipegen-status)
+    gtest_discover_tests(status_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 120)
+  endif()
   gtest_discover_tests(dlq_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 120)
 endif()

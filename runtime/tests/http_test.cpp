@@ -1525,7 +1525,11 @@ TEST(ApiProcessTest, ServesUntilSigtermAndExitsWithZero) {
   ApiProcess process(nats_server.url());
   const int port = process.port();
   ASSERT_GT(port, 0) << process.read_until("\n");
-  process.read_until("\"ready\"");
+  const std::string log = process.read_until("\"ready\"");
+  EXPECT_NE(log.find(R"("message":"publishing","stream":"JOBS","replicas":1,"storage":"file","discard":"new")"),
+            std::string::npos)
+      << log;
+  EXPECT_NE(log.find("one replica: a lost disk loses messages"), std::string::npos) << log;
   httplib::Client http("127.0.0.1", port);
   EXPECT_EQ(http.Post("/documents", "%PDF", "application/pdf")->status, 202);
 

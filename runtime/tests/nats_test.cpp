@@ -15,7 +15,9 @@
 
 #include "nats/garbage.hpp"
 #include "nats/handles.hpp"
+#include "nats/promises.hpp"
 #include "pipegen/key_value.hpp"
+#include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/object_store.hpp"
 #include "support/nats_jwt.hpp"
@@ -989,6 +991,41 @@ TEST_F(Keys, AreRefusedWithBadNamesAndMissingBuckets) {
   EXPECT_TRUE(has(error_of<ConfigError>([&] { nowhere.get("a"); }), "key-value bucket NOWHERE does not exist"));
   error_of<ConfigError>([&] { nowhere.put("a", "x"); });
   error_of<ConfigError>([&] { nowhere.count(">"); });
+}
+
+TEST(Promises, NameWhatTheStreamCannotGive) {
+  const NatsServer server;
+  Connection connection({.url = server.url()});
+  Logger::configure("test", LogLevel::kInfo);
+  const auto line_of = [&](const StreamSpec& stream) {
+    Topology topology;
+    topology.add_stream(stream);
+    topology.add_stream({.name = "DEAD", .subjects = {"dlq.test.>"}});
+    nats::ensure(connection, topology);
+    ::testing::internal::CaptureStderr();
+    nats::log_published(connection, topology, Logger());
+    return ::testing::internal::GetCapturedStderr();
+  };
+  const std::string kept = line_of({.name = "KEPT", .subjects = {"kept"}});
+  EXPECT_TRUE(has(kept, R"("message":"publishing","stream":"KEPT","replicas":1,"storage":"file","discard":"new")"))
+      << kept;
+  EXPECT_TRUE(has(kept, R"("duplicate_window":"120s")")) << kept;
+  EXPECT_TRUE(has(kept, "sync_interval: always")) << kept;
+  EXPECT_TRUE(has(kept, "one replica")) << kept;
+  EXPECT_FALSE(has(kept, "drop")) << kept;
+  EXPECT_FALSE(has(kept, "DEAD")) << "nobody publishes there but in trouble: " << kept;
+  const std::string fleeting = line_of({.name = "FLEETING",
+                                        .subjects = {"fleeting"},
+                                        .storage = Storage::kMemory,
+                                        .discard = Discard::kOld,
+                                        .max_age = 90s,
+                                        .max_messages = 10,
+                                        .duplicate_window = 500ms});
+  EXPECT_TRUE(has(fleeting, R"("duplicate_window":"0.5s")")) << fleeting;
+  EXPECT_TRUE(has(fleeting, "in memory only")) << fleeting;
+  EXPECT_FALSE(has(fleeting, "sync_interval")) << fleeting;
+  EXPECT_TRUE(has(fleeting, "a full stream drops its oldest messages, handled or not")) << fleeting;
+  EXPECT_TRUE(has(fleeting, "older than 90s are dropped")) << fleeting;
 }
 
 }  // namespace

@@ -21,6 +21,7 @@
 #include <mutex>
 #include <random>
 #include <set>
+#include <sstream>
 #include <thread>
 
 #include "nats/handles.hpp"
@@ -432,7 +433,7 @@ TEST_F(WorkerTest, WhatIsAwayHoldsTheWorkerAndBlamesNoMessage) {
   EXPECT_EQ(stored("TEST_DLQ"), 0u);
   EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
   EXPECT_EQ(metric("pipegen_held", R"(,what="message")"), 0);
-  EXPECT_EQ(metric("pipegen_pending"), 0);
+  EXPECT_EQ(metric("pipegen_pending", R"(,subject="in.a")"), 0);
 }
 
 TEST_F(WorkerTest, AWrongSettingHoldsTheWorkerAndBlamesNoMessage) {
@@ -956,11 +957,11 @@ TEST_F(WorkerTest, SaysHowManyMessagesWait) {
   });
   for (int i = 0; i < 50; ++i) send(std::to_string(i));
   auto worker = start(stage);
-  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending") == 46; }));
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending", R"(,subject="in.a")") == 46; }));
   EXPECT_TRUE(eventually([&] { return metric("pipegen_in_flight") == 4; }));
   finish = true;
   ASSERT_TRUE(all_acked());
-  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending") == 0; }));
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending", R"(,subject="in.a")") == 0; }));
 }
 
 TEST_F(WorkerTest, AnOutageIsNoCrashOfTheMessageThatRunsAlone) {
@@ -1406,14 +1407,51 @@ TEST_F(WorkerTest, AGroupIsJoinedOnceAlsoWhenTheProcessDiesBeforeItsEventsAreSto
   EXPECT_NE(state.get("g.group")->value.find(R"("state":"done")"), std::string::npos);
 }
 
+TEST_F(WorkerTest, WhatIsPendingIsShownAlsoWhileNothingIsFetched) {
+  WorkerOptions options = quick();
+  options.consumer.note_every = 50ms;
+  options.consumer.expires = 200ms;
+  options.consumer.heartbeat = 100ms;
+  nats::Connection connection({.url = server_.url(), .metrics = &metrics_});
+  Worker worker(connection, make_stage([](std::string_view, Context&, Outbox&) { throw Unavailable("no printer"); }),
+                Settings(), metrics_, options);
+  EXPECT_EQ(metric("pipegen_held", R"(,what="message")"), 0) << "known before anything is held";
+  worker.start();
+  send("first");
+  ASSERT_TRUE(eventually([&] { return metric("pipegen_held", R"(,what="message")") >= 1; }));
+  // One by one: none of those that the last request still brings has others behind it.
+  EXPECT_TRUE(eventually([&] {
+    send("more");
+    return metric("pipegen_pending", R"(,subject="in.a")") >= 3;
+  })) << metrics_.render();
+  EXPECT_TRUE(worker.stop());
+}
+
 TEST_F(WorkerTest, AWorkerProcessSaysWhatItPromisesAndStopsCleanlyOnSigterm) {
   for (int i = 0; i < 200; ++i) send(std::to_string(i));
   Process process(server_, "slow");
   ASSERT_TRUE(eventually([&] { return process.log().find(R"("message":"ready")") != std::string::npos; }))
       << process.log();
   EXPECT_NE(process.log().find(R"("message":"admin endpoints are served")"), std::string::npos);
-  EXPECT_NE(process.log().find(R"("stream":"IN")"), std::string::npos);
-  EXPECT_NE(process.log().find(R"("duplicate_window":"120s")"), std::string::npos) << process.log();
+  /// The line that says this about the stream.
+  const auto line_of = [&](const std::string& message, const std::string& stream) {
+    std::istringstream lines(process.log());
+    for (std::string line; std::getline(lines, line);) {
+      const bool is_it = line.find("\"message\":\"" + message + "\"") != std::string::npos;
+      if (is_it && line.find("\"stream\":\"" + stream + "\"") != std::string::npos) return line;
+    }
+    return "(none) " + process.log();
+  };
+  const std::string consuming = line_of("consuming", "IN"), publishing = line_of("publishing", "OUT");
+  for (const char* promise :
+       {R"("replicas":1)", R"("storage":"file")", R"("discard":"new")", R"("retention":"work_queue")",
+        R"("duplicate_window":"120s")", R"("ack_wait":"0.5s")", R"("max_deliver":3)", R"("consumer":"work-workers")",
+        "sync_interval: always", "one replica: a lost disk loses messages"}) {
+    EXPECT_NE(consuming.find(promise), std::string::npos) << promise << " is not in " << consuming;
+  }
+  EXPECT_NE(publishing.find(R"("retention":"limits")"), std::string::npos) << publishing;
+  EXPECT_NE(publishing.find("one replica"), std::string::npos) << publishing;
+  EXPECT_EQ(process.log().find(R"("stream":"TEST_DLQ")"), std::string::npos);
   ASSERT_TRUE(eventually([&] { return stored("OUT") > 10; }));
   process.signal(SIGTERM);
   ASSERT_TRUE(eventually([&] { return process.ended(); }));

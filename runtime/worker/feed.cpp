@@ -73,7 +73,7 @@ void Feed::wait_for_room() {
 
 void Feed::wait(milliseconds time) {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, jittered(time), [this] { return stopping_.load(); });
+  options_.clock->wait_for(changed_, lock, jittered(time), [this] { return stopping_.load(); });
 }
 
 void Feed::run() {
@@ -105,6 +105,7 @@ void Feed::run() {
       nats::Message message = consumer_.next(waiting ? kPatience : milliseconds(0));
       if (message) hooks_.take(std::move(message), consumer_.stream_created());
     }
+    if (const auto pending = consumer_.take_pending(); pending && hooks_.pending) hooks_.pending(*pending);
     if (!consumer_.bound()) {
       log_.warning("the consumer went away", {{"reason", consumer_.trouble()}});
       set_trouble(consumer_.trouble());

@@ -11,6 +11,7 @@
 #include <string>
 #include <thread>
 
+#include "core/clock.hpp"
 #include "nats/handles.hpp"
 #include "pipegen/log.hpp"
 #include "worker/consumer.hpp"
@@ -24,6 +25,7 @@ class Feed {
     PullConsumer::Options consumer{};
     std::chrono::milliseconds first_delay{500};    // between tries while the consumer cannot be had: this …
     std::chrono::milliseconds most_delay{10'000};  // … doubled up to this
+    const AnyClock* clock = &AnyClock::real();
   };
   struct Hooks {
     /// How many more messages may come; zero while something is held.
@@ -32,6 +34,8 @@ class Feed {
     std::function<void(nats::Message message, std::int64_t stream_created)> take;
     /// Messages that came when it was too late.
     std::function<void(nats::Message message)> leftover;
+    /// How many messages the consumer has still to deliver, as the server says now and then. May be empty.
+    std::function<void(std::uint64_t count)> pending{};
   };
   Feed(nats::Connection& connection, const Stage& stage, Options options, Hooks hooks);
   ~Feed() { stop(); }

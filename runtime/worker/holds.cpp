@@ -11,10 +11,12 @@ namespace pipegen::worker {
 Holds::Holds(Metrics& metrics, std::string stage, Options options, Counter& failed, std::function<void()> released)
     : metrics_(metrics),
       stage_(std::move(stage)),
-      options_(options),
+      options_(std::move(options)),
       failed_(failed),
       released_(std::move(released)),
-      log_(Logger().with({{"stage", stage_}})) {}
+      log_(Logger().with({{"stage", stage_}})) {
+  for (const std::string& kind : options_.kinds) gauge(kind);
+}
 
 bool Holds::until_available(const std::string& what, const std::function<void()>& work) {
   auto delay = options_.first;
@@ -28,7 +30,7 @@ bool Holds::until_available(const std::string& what, const std::function<void()>
       hold(what, error.what());
     }
     std::unique_lock lock(mutex_);
-    if (stopped_.wait_for(lock, jittered(delay), [this] { return stopping_; })) {
+    if (options_.clock->wait_for(stopped_, lock, jittered(delay), [this] { return stopping_; })) {
       lock.unlock();
       release(what);
       return false;

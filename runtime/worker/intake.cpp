@@ -3,17 +3,16 @@
 #include <algorithm>
 #include <utility>
 
+#include "nats/sent.hpp"
 #include "worker/retries.hpp"
 
 namespace pipegen::worker {
 
-Intake::Intake(natsConnection* connection, Metrics& metrics, const std::string& stage, const std::string& subject,
-               std::function<void()> finished)
+Intake::Intake(natsConnection* connection, Metrics& metrics, const std::string& stage,
+               const std::vector<std::string>& subjects, std::function<void()> finished)
     : connection_(connection),
       finished_(std::move(finished)),
       log_(Logger().with({{"stage", stage}})),
-      consumed_(metrics.counter("messaging_client_consumed_messages_total", "Messages taken in hand.",
-                                {{"stage", stage}, {"subject", subject}})),
       redelivered_(
           metrics.counter("pipegen_redeliveries_total", "Messages delivered more than once.", {{"stage", stage}})),
       late_(metrics.counter("pipegen_late_redeliveries_total",
@@ -27,20 +26,28 @@ Intake::Intake(natsConnection* connection, Metrics& metrics, const std::string& 
                                     {{"stage", stage}})),
       lag_(metrics.seconds("pipegen_delivery_lag_seconds", "Age of a message when it is taken in hand.",
                            {{"stage", stage}})),
-      pending_(metrics.gauge("pipegen_pending", "Messages not delivered yet, as of the last one that was.",
-                             {{"stage", stage}})),
-      in_flight_(metrics.gauge("pipegen_in_flight", "Messages in hand.", {{"stage", stage}})) {}
+      size_(nats::message_size(metrics, stage, "in")),
+      in_flight_(metrics.gauge("pipegen_in_flight", "Messages in hand.", {{"stage", stage}})) {
+  for (const std::string& subject : subjects) {
+    const Labels labels{{"stage", stage}, {"subject", subject}};
+    sources_.emplace_back(
+        metrics.counter("messaging_client_consumed_messages_total", "Messages taken in hand.", labels),
+        metrics.gauge("pipegen_pending", "Messages that the consumer has still to deliver.", labels));
+  }
+}
 
-std::shared_ptr<Delivery> Intake::take(nats::Message message) {
+std::shared_ptr<Delivery> Intake::take(nats::Message message, std::size_t consumer) {
   const auto from = parse_ack_subject(natsMsg_GetReply(message.get()));
   if (!from) {
     log_.error("a message came with a reply subject that is not JetStream's",
                {{"reply", natsMsg_GetReply(message.get())}});
     return nullptr;
   }
-  pending_now_ = from->pending;
+  Source& source = sources_[consumer];
+  source.pending_now = from->pending;
   auto delivery = std::make_shared<Delivery>(std::move(message), *from);
-  consumed_.add();
+  source.consumed.add();
+  size_.observe(static_cast<double>(delivery->payload().size()));
   if (delivery->deliveries > 1) redelivered_.add();
   const auto age =
       std::chrono::system_clock::now().time_since_epoch() - std::chrono::nanoseconds(delivery->key.stored_at);
@@ -96,7 +103,7 @@ void Intake::signal_progress() {
 }
 
 void Intake::show() {
-  pending_.set(static_cast<double>(pending_now_));
+  for (Source& source : sources_) source.pending.set(static_cast<double>(source.pending_now));
   in_flight_.set(static_cast<double>(in_hand_.size()));
 }
 

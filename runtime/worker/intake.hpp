@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -22,13 +23,14 @@ namespace pipegen::worker {
 /// Thread safe. Counts what it does.
 class Intake {
  public:
-  /// Answers go out on `connection`, a handle that outlives this. `finished` is called whenever messages left the hand.
-  Intake(natsConnection* connection, Metrics& metrics, const std::string& stage, const std::string& subject,
-         std::function<void()> finished);
+  /// Answers go out on `connection`, a handle that outlives this. `subjects` are what the consumers filter by that
+  /// messages come from. `finished` is called whenever messages left the hand.
+  Intake(natsConnection* connection, Metrics& metrics, const std::string& stage,
+         const std::vector<std::string>& subjects, std::function<void()> finished);
 
-  /// Takes a message in hand; nothing when it is there already, was done before (then it is acked), or is none of
-  /// JetStream's.
-  std::shared_ptr<Delivery> take(nats::Message message);
+  /// Takes a message of one of the consumers in hand; nothing when it is there already, was done before (then it is
+  /// acked), or is none of JetStream's.
+  std::shared_ptr<Delivery> take(nats::Message message, std::size_t consumer = 0);
   /// Hands a message back that was never taken.
   void leave(const nats::Message& message);
 
@@ -45,6 +47,9 @@ class Intake {
   void count_dead_letter() { dead_letters_.add(); }
   /// Asks the server not to deliver again yet what is in hand.
   void signal_progress();
+  /// What the server says a consumer has still to deliver. Messages tell that too, but none come while none are asked
+  /// for.
+  void set_pending(std::size_t consumer, std::uint64_t count) { sources_[consumer].pending_now = count; }
   /// Sets the gauges. Now and then, rather than at every message.
   void show();
 
@@ -52,6 +57,14 @@ class Intake {
   InHand& in_hand() { return in_hand_; }
 
  private:
+  /// Of one consumer.
+  struct Source {
+    Source(Counter& counter, Gauge& gauge) : consumed(counter), pending(gauge) {}
+    Counter& consumed;
+    Gauge& pending;
+    std::atomic<std::uint64_t> pending_now = 0;
+  };
+
   bool finish(const Delivery& delivery, std::string_view answer, bool done);
   void answer(const char* reply, std::string_view body);
 
@@ -59,7 +72,7 @@ class Intake {
   const std::function<void()> finished_;
   Logger log_;
   InHand in_hand_;
-  Counter& consumed_;
+  std::deque<Source> sources_;
   Counter& redelivered_;
   Counter& late_;
   Counter& acked_;
@@ -67,9 +80,8 @@ class Intake {
   Counter& handed_back_;
   Counter& dead_letters_;
   Histogram& lag_;
-  Gauge& pending_;
+  Histogram& size_;
   Gauge& in_flight_;
-  std::atomic<std::uint64_t> pending_now_ = 0;
 };
 
 }  // namespace pipegen::worker

@@ -16,7 +16,9 @@
 #include <unordered_set>
 #include <vector>
 
+#include "core/clock.hpp"
 #include "core/trace.hpp"
+#include "nats/sent.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/nats.hpp"
 #include "pipegen/stage.hpp"
@@ -60,14 +62,15 @@ struct PendingPublish {
   trace::Span span{};    // from the first try to its end
   std::size_t size = 0;  // octets, headers included
   int tries = 0;
-  std::chrono::steady_clock::time_point due{};  // of the next try, when it waits for one
+  AnyClock::TimePoint due{};  // of the next try, when it waits for one
 };
 
 /// Publishes for all calls of a worker. Thread safe.
 class Publisher {
  public:
   /// `repeated` counts the publishes that had to be sent again.
-  Publisher(nats::Connection& connection, Counter& repeated) : connection_(connection), repeated_(repeated) {}
+  Publisher(nats::Connection& connection, Counter& repeated, const AnyClock& clock = AnyClock::real())
+      : connection_(connection), repeated_(repeated), clock_(clock) {}
   /// Waits until the library calls back no more; every publish is answered or times out (10 s).
   void close();
 
@@ -90,6 +93,7 @@ class Publisher {
 
   nats::Connection& connection_;
   Counter& repeated_;
+  const AnyClock& clock_;
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   std::size_t open_ = 0;
@@ -100,18 +104,7 @@ class Publisher {
   std::string failure_;
 };
 
-/// Counts messages by subject; beyond a hundred subjects the rest is counted as "other".
-class SentCounters {
- public:
-  SentCounters(Metrics& metrics, std::string stage) : metrics_(metrics), stage_(std::move(stage)) {}
-  void count(const std::string& subject);
-
- private:
-  Metrics& metrics_;
-  std::string stage_;
-  std::mutex mutex_;
-  std::map<std::string, Counter*> counters_;
-};
+using nats::SentCounters;
 
 /// The outbox of one call.
 class CallOutbox : public Outbox {

@@ -41,17 +41,23 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
       log_(Logger().with({{"stage", stage_.name}})),
       metrics_(metrics),
       stores_(connection, stage_.topology),
-      publisher_(connection, metrics.counter("pipegen_publish_retries_total",
-                                             "Publishes that failed and were sent again.", {{"stage", stage_.name}})),
+      publisher_(connection,
+                 metrics.counter("pipegen_publish_retries_total", "Publishes that failed and were sent again.",
+                                 {{"stage", stage_.name}}),
+                 *options_.clock),
       sent_(metrics, stage_.name),
       dead_letters_(connection, stage_),
       status_(status_store(connection, stage_)),
-      intake_(connection.handles().consume, metrics, stage_.name, stage_.filter_subject, [this] { finished(); }),
+      intake_(connection.handles().consume, metrics, stage_.name, {stage_.filter_subject}, [this] { finished(); }),
       feed_(connection, stage_,
-            {.consumer = options_.consumer, .first_delay = options_.hold_first, .most_delay = options_.hold_most},
+            {.consumer = options_.consumer,
+             .first_delay = options_.hold_first,
+             .most_delay = options_.hold_most,
+             .clock = options_.clock},
             {.room = [this] { return room(); },
              .take = [this](nats::Message message, std::int64_t) { accept(std::move(message)); },
-             .leftover = [this](nats::Message message) { intake_.leave(message); }}),
+             .leftover = [this](nats::Message message) { intake_.leave(message); },
+             .pending = [this](std::uint64_t count) { intake_.set_pending(0, count); }}),
       errors_permanent_(errors_of(metrics, stage_, "permanent")),
       errors_transient_(errors_of(metrics, stage_, "transient")),
       errors_unavailable_(errors_of(metrics, stage_, "unavailable")),
@@ -59,12 +65,16 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
       duration_(metrics.seconds("messaging_process_duration_seconds", "Duration of one call of the handler.",
                                 {{"stage", stage_.name}})),
       connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")),
-      holds_(metrics, stage_.name, {.first = options_.hold_first, .most = options_.hold_most}, errors_unavailable_,
-             [this] {
+      holds_(metrics, stage_.name,
+             {.first = options_.hold_first,
+              .most = options_.hold_most,
+              .kinds = {"nats", "events", "message"},
+              .clock = options_.clock},
+             errors_unavailable_, [this] {
                const std::lock_guard lock(mutex_);
                work_.notify_all();
              }) {
-  if (stage_.collect) collector_.emplace(connection_, stage_);
+  if (stage_.collect) collector_.emplace(connection_, stage_, *options_.clock);
 }
 
 Worker::~Worker() {
@@ -94,7 +104,7 @@ bool Worker::stop() {
     changed_.notify_all();
   }
   holds_.stop();
-  const auto began = Clock::now();
+  const auto began = options_.clock->now();
   feed_.stop();  // hands back what was on its way
   {
     const std::lock_guard lock(mutex_);
@@ -112,7 +122,7 @@ bool Worker::stop() {
   std::vector<std::shared_ptr<Call>> running;
   {
     std::unique_lock lock(mutex_);
-    changed_.wait_until(lock, end - margin, [&] { return handlers_left_ == 0; });
+    options_.clock->wait_until(changed_, lock, end - margin, [&] { return handlers_left_ == 0; });
     cancelling_ = true;
     running = calls_;
   }
@@ -125,9 +135,9 @@ bool Worker::stop() {
   bool all_left = false;
   {
     std::unique_lock lock(mutex_);
-    all_left = changed_.wait_until(lock, end - margin / 4, [&] { return handlers_left_ == 0; });
+    all_left = options_.clock->wait_until(changed_, lock, end - margin / 4, [&] { return handlers_left_ == 0; });
     // Events on their way to the stream: without their acks, the messages they belong to are handed back.
-    changed_.wait_until(lock, end, [&] { return in_hand() == 0 || !connection_.connected(); });
+    options_.clock->wait_until(changed_, lock, end, [&] { return in_hand() == 0 || !connection_.connected(); });
     ticking_ = false;
     changed_.notify_all();
   }
@@ -261,7 +271,7 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
   const auto call = std::make_shared<Call>();
   call->delivery = delivery;
   const auto began = Clock::now();
-  call->deadline = began + stage_.timeout;
+  call->deadline = options_.clock->now() + stage_.timeout;
   {
     const std::lock_guard lock(mutex_);
     if (cancelling_) return {Outcome::Kind::kHandBack, {}, {}};
@@ -518,10 +528,10 @@ void Worker::forget_alone() {
 void Worker::tick() {
   const auto signal_every = std::max<milliseconds>(stage_.ack_wait / 3, milliseconds(10));
   const auto pause = std::min<milliseconds>(signal_every / 2, milliseconds(50));
-  auto signal_due = Clock::now() + signal_every;
+  auto signal_due = options_.clock->now() + signal_every;
   std::unique_lock lock(mutex_);
   while (ticking_) {
-    changed_.wait_for(lock, pause, [&] { return !ticking_; });
+    options_.clock->wait_for(changed_, lock, pause, [&] { return !ticking_; });
     if (!ticking_) break;
     lock.unlock();
     const bool connected = connection_.connected();
@@ -538,8 +548,8 @@ void Worker::tick() {
     } else {
       holds_.hold("events", trouble);
     }
-    if (Clock::now() >= signal_due) {
-      signal_due = Clock::now() + signal_every;
+    if (const auto present = options_.clock->now(); present >= signal_due) {
+      signal_due = present + signal_every;
       intake_.signal_progress();
     }
     intake_.show();
@@ -549,7 +559,7 @@ void Worker::tick() {
 }
 
 void Worker::check_deadlines() {
-  const auto now = Clock::now();
+  const auto now = options_.clock->now();
   std::vector<std::shared_ptr<Call>> late, deaf;
   {
     const std::lock_guard lock(mutex_);
@@ -607,7 +617,7 @@ void Worker::expire_groups() {
       metrics_.counter("pipegen_groups_expired_total", "Groups given up by this worker.", {{"stage", stage_.name}});
   const auto every = std::clamp<milliseconds>(stage_.collect->expires / 10, milliseconds(50), milliseconds(60'000));
   std::unique_lock lock(mutex_);
-  while (!changed_.wait_for(lock, jittered(every), [&] { return stopping_; })) {
+  while (!options_.clock->wait_for(changed_, lock, jittered(every), [&] { return stopping_; })) {
     lock.unlock();
     try {
       const auto round = collector_->expire(dead_letters_);

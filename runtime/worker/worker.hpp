@@ -20,6 +20,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/clock.hpp"
 #include "core/trace.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/log.hpp"
@@ -46,6 +47,7 @@ struct WorkerOptions {
   std::size_t most_in_hand = 1'000;
   std::size_t most_bytes_in_hand = 64u << 20;
   PullConsumer::Options consumer{};
+  const AnyClock* clock = &AnyClock::real();
   /// Called when a handler neither returned nor reacted to its deadline; must not return.
   std::function<void()> give_up;
 };
