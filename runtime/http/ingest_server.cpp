@@ -8,6 +8,7 @@
 #include "http/admin_routes.hpp"
 #include "http/bearer.hpp"
 #include "http/entity_routes.hpp"
+#include "http/head.hpp"
 #include "http/idempotency.hpp"
 #include "http/ingest_context.hpp"
 #include "http/ingest_page.hpp"
@@ -180,14 +181,19 @@ struct ByteRange {
 /// A single range of RFC 9110, 14.2; nothing when the header is to be ignored (not a range of octets, or several).
 /// Throws Problem 416 for one that lies outside.
 std::optional<ByteRange> parse_range(std::string_view header, std::uint64_t size) {
-  if (!header.starts_with("bytes=") || header.find(',') != std::string_view::npos) return std::nullopt;
-  header.remove_prefix(6);
+  constexpr std::string_view kUnit = "bytes=";
+  if (!same_word(header.substr(0, kUnit.size()), kUnit) || header.find(',') != std::string_view::npos) {
+    return std::nullopt;
+  }
+  header.remove_prefix(kUnit.size());
   const std::size_t dash = header.find('-');
   if (dash == std::string_view::npos) return std::nullopt;
   const auto number = [](std::string_view text) -> std::optional<std::uint64_t> {
     std::uint64_t value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+    if (end != text.data() + text.size()) return std::nullopt;
+    if (error == std::errc::result_out_of_range) return UINT64_MAX;  // beyond any object, but a number
+    if (error != std::errc()) return std::nullopt;
     return value;
   };
   const std::string_view first_text = header.substr(0, dash);
@@ -540,7 +546,8 @@ struct IngestServer::Impl {
     Response response{.content_type = result.media_type};
     response.headers = {{"Accept-Ranges", "bytes"}, {"ETag", etag}};
     ByteRange range{0, info->size};
-    const auto wanted = request.header("Range");
+    // RFC 9110, 14.2: a range has no meaning with HEAD.
+    const auto wanted = request.method == "GET" ? request.header("Range") : std::nullopt;
     const auto same = request.header("If-Range");
     if (wanted && (!same || *same == etag)) {
       if (const auto part = parse_range(*wanted, info->size)) {

@@ -46,8 +46,8 @@ class Router {
 
   std::deque<Route> routes_;
   Metrics* metrics_;
-  bool traces_;
   Gauge* active_ = nullptr;
+  bool traces_;
 };
 
 }  // namespace pipegen::http

@@ -165,6 +165,23 @@ std::optional<Meta> find_meta(Connection& connection, const std::string& bucket,
   return meta_from(*message, bucket);
 }
 
+/// What a new version would take the place of. Metadata that nobody can read is no reason to keep it: all that counts
+/// is where it is stored. Its chunks are found by collect_garbage() then.
+std::optional<Meta> find_version(Connection& connection, const std::string& bucket, std::string_view name) {
+  const auto message =
+      nats::last_message(connection.handles(), stream_of(bucket), meta_of(bucket, name), bucket_text(bucket));
+  if (!message) return std::nullopt;
+  try {
+    return meta_from(*message, bucket);
+  } catch (const PermanentError&) {
+    Meta meta;
+    meta.info.name = std::string(name);
+    meta.info.bucket = bucket;
+    meta.sequence = message->sequence;
+    return meta;
+  }
+}
+
 /// Publishes metadata in place of what is there, and purges the chunks that it replaced. Whoever replaces a version
 /// knows exactly which one it was, so that two writers of one name leave no chunks behind.
 Outcome replace_meta(Connection& connection, const std::string& bucket, const Meta& meta, std::optional<Meta> current) {
@@ -175,7 +192,7 @@ Outcome replace_meta(Connection& connection, const std::string& bucket, const Me
     const Outcome outcome = connection.handles().consume_replies->publish(
         subject, body, {{"Nats-Rollup", "sub"}, {"Nats-Expected-Last-Subject-Sequence", std::to_string(expected)}});
     if (outcome.code == JSStreamWrongLastSequenceErr) {
-      current = find_meta(connection, bucket, meta.info.name);
+      current = find_version(connection, bucket, meta.info.name);
       // Our own publish may have been stored although its ack was lost on the way.
       if (current && !meta.info.nuid.empty() && current->info.nuid == meta.info.nuid &&
           current->deleted == meta.deleted) {
@@ -362,7 +379,7 @@ struct ObjectWriter::Impl {
       : connection(&nats), span(trace::Span::of_current(trace::Kind::kClient, "put", bucket)) {
     span.set("pipegen.object", name);
     check_name(name);
-    current = find_meta(nats, bucket, name);
+    current = find_version(nats, bucket, name);
     meta.info.bucket = std::move(bucket);
     meta.info.name = std::move(name);
     meta.info.nuid = nuid();
@@ -755,7 +772,7 @@ std::vector<ObjectInfo> ObjectStore::list() {
 
 bool ObjectStore::remove(std::string_view name) {
   check_name(name);
-  auto current = find_meta(*connection_, bucket_, name);
+  auto current = find_version(*connection_, bucket_, name);
   if (!current || current->deleted) return false;
   Meta marker = *current;
   marker.deleted = true;
@@ -766,6 +783,7 @@ bool ObjectStore::remove(std::string_view name) {
   const std::string nuid = current->info.nuid;
   const Outcome outcome = replace_meta(*connection_, bucket_, marker, std::move(current));
   if (!outcome.stored()) nats::throw_outcome(outcome, object_text(bucket_, name));
+  if (nuid.empty()) return true;
   nats::purge(connection_->handles(), stream_of(bucket_), chunks_of(bucket_, nuid), 0, bucket_text(bucket_));
   return true;
 }

@@ -1,6 +1,6 @@
 // What every worker process does around its loop: arguments, the stop signal, the line that says what it promises.
 //
-//   return run_process(settings, service, check_only, grace_period, [&](auto& connection, auto& metrics) {
+//   return run_process(settings, service, pipeline, check_only, grace_period, [&](auto& connection, auto& metrics) {
 //     return std::make_unique<MyProgram>(connection, metrics);
 //   });
 #pragma once
