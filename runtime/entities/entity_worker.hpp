@@ -21,6 +21,8 @@
 #include <thread>
 #include <vector>
 
+#include "core/clock.hpp"
+#include "core/trace.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/entities.hpp"
 #include "pipegen/log.hpp"
@@ -49,6 +51,7 @@ struct EntityWorkerOptions {
   std::size_t most_bytes_in_hand = 64u << 20;
   std::size_t most_bytes_in_batch = 16u << 20;
   worker::PullConsumer::Options consumer{.max_bytes = 16u << 20};
+  const AnyClock* clock = &AnyClock::real();
 };
 
 /// Threads: one per entity fetches, each writer (a session of the database) takes what has come, up to a batch, and
@@ -109,6 +112,8 @@ class EntityWorker {
   std::size_t suspects_at_a_time(const Item& item) const;
   void leave();
   void write(Writer& writer, const Items& items);
+  trace::Span begin_span(const Items& items) const;
+  std::vector<sql::Session::Rejected> write_to_database(Writer& writer);
   void write_alone(Writer& writer, const Items& items);
   void write_rows(Writer& writer, std::span<const Item> items, std::vector<Failure>& failures,
                   std::vector<Failure>& hopeless);

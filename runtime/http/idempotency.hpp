@@ -17,6 +17,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/clock.hpp"
 #include "http/server.hpp"
 #include "pipegen/key_value.hpp"
 
@@ -32,7 +33,8 @@ Problem other_payload();
 class Idempotency {
  public:
   /// A key whose request has been running for longer than `takeover` is taken to be of a process that died.
-  Idempotency(nats::Connection& connection, std::string bucket, std::chrono::milliseconds takeover);
+  Idempotency(nats::Connection& connection, std::string bucket, std::chrono::milliseconds takeover,
+              const AnyClock& clock = AnyClock::real());
 
   struct Claim {
     enum class State { kMine, kDone, kBusy };
@@ -55,8 +57,12 @@ class Idempotency {
   void release(const Claim& claim, bool published);
 
  private:
+  std::string text_of(std::string_view state, const Claim& claim, std::string_view digest,
+                      std::string_view response = {}) const;
+
   KeyValue store_;
   std::chrono::milliseconds takeover_;
+  const AnyClock* clock_;
 };
 
 }  // namespace pipegen::http

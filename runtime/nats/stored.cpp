@@ -23,8 +23,7 @@ Timestamp read_time(std::string text) {
 
 struct Answer {
   Stored message{};
-  int code = 0;
-  std::string error{};
+  std::optional<ApiError> error{};
 };
 
 Stored read_message(json::Reader& in) {
@@ -55,34 +54,26 @@ Stored read_message(json::Reader& in) {
 
 Answer read_answer(json::Reader& in) {
   static constexpr json::Field kFields[] = {{"message", json::kOptional}, {"error", json::kOptional}};
-  static constexpr json::Field kErrorFields[] = {{"err_code", json::kOptional}, {"description", json::kOptional}};
   Answer answer;
   for (json::Object fields(in, kFields); fields.next();) {
     if (fields.index() == 0) {
       answer.message = read_message(in);
       continue;
     }
-    answer.error = "refused";
-    for (json::Object error(in, kErrorFields); error.next();) {
-      if (error.index() == 0) {
-        answer.code = in.int32();
-      } else {
-        answer.error = in.string();
-      }
-    }
+    answer.error = read_api_error(in);
   }
   return answer;
 }
 
 std::optional<Stored> stored_of(const Message& message, const std::string& what) {
   Answer answer = json::parse(payload_of(message.get()), read_answer);
-  if (answer.error.empty()) return std::move(answer.message);
-  if (answer.code == JSNoMessageFoundErr) return std::nullopt;
-  if (answer.code == JSStreamNotFoundErr) {
+  if (!answer.error) return std::move(answer.message);
+  if (answer.error->code == JSNoMessageFoundErr) return std::nullopt;
+  if (answer.error->code == JSStreamNotFoundErr) {
     throw ConfigError(what +
                       " does not exist on the NATS server: start the service that declares it, or mend its name");
   }
-  throw Unavailable(what + " cannot be read: " + answer.error);
+  throw Unavailable(what + " cannot be read: " + answer.error->description);
 }
 
 std::string get_subject(const std::string& stream) { return "$JS.API.STREAM.MSG.GET." + stream; }

@@ -73,7 +73,7 @@ void Feed::wait_for_room() {
 
 void Feed::wait(milliseconds time) {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, jittered(time), [this] { return stopping_.load(); });
+  options_.clock->wait_for(changed_, lock, jittered(time), [this] { return stopping_.load(); });
 }
 
 void Feed::run() {

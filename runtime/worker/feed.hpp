@@ -11,6 +11,7 @@
 #include <string>
 #include <thread>
 
+#include "core/clock.hpp"
 #include "nats/handles.hpp"
 #include "pipegen/log.hpp"
 #include "worker/consumer.hpp"
@@ -24,6 +25,7 @@ class Feed {
     PullConsumer::Options consumer{};
     std::chrono::milliseconds first_delay{500};    // between tries while the consumer cannot be had: this …
     std::chrono::milliseconds most_delay{10'000};  // … doubled up to this
+    const AnyClock* clock = &AnyClock::real();
   };
   struct Hooks {
     /// How many more messages may come; zero while something is held.

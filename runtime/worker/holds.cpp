@@ -30,7 +30,7 @@ bool Holds::until_available(const std::string& what, const std::function<void()>
       hold(what, error.what());
     }
     std::unique_lock lock(mutex_);
-    if (stopped_.wait_for(lock, jittered(delay), [this] { return stopping_; })) {
+    if (options_.clock->wait_for(stopped_, lock, jittered(delay), [this] { return stopping_; })) {
       lock.unlock();
       release(what);
       return false;

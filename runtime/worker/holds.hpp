@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/clock.hpp"
 #include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
 
@@ -22,6 +23,7 @@ class Holds {
     std::chrono::milliseconds first{500};    // between tries while something is away: this …
     std::chrono::milliseconds most{10'000};  // … doubled up to this
     std::vector<std::string> kinds{};        // of what may be held: known to the metrics before it is
+    const AnyClock* clock = &AnyClock::real();
   };
   /// `failed` counts the tries that found something away; `released` is called when nothing is held any more.
   Holds(Metrics& metrics, std::string stage, Options options, Counter& failed, std::function<void()> released);

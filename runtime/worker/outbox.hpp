@@ -16,6 +16,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include "core/clock.hpp"
+#include "core/trace.hpp"
 #include "nats/sent.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/nats.hpp"
@@ -57,16 +59,18 @@ struct PendingPublish {
   std::string message_id;  // empty for entries of key-value buckets
   nats::Headers headers;
   std::shared_ptr<Publishes> owner;
+  trace::Span span{};    // from the first try to its end
   std::size_t size = 0;  // octets, headers included
   int tries = 0;
-  std::chrono::steady_clock::time_point due{};  // of the next try, when it waits for one
+  AnyClock::TimePoint due{};  // of the next try, when it waits for one
 };
 
 /// Publishes for all calls of a worker. Thread safe.
 class Publisher {
  public:
   /// `repeated` counts the publishes that had to be sent again.
-  Publisher(nats::Connection& connection, Counter& repeated) : connection_(connection), repeated_(repeated) {}
+  Publisher(nats::Connection& connection, Counter& repeated, const AnyClock& clock = AnyClock::real())
+      : connection_(connection), repeated_(repeated), clock_(clock) {}
   /// Waits until the library calls back no more; every publish is answered or times out (10 s).
   void close();
 
@@ -89,6 +93,7 @@ class Publisher {
 
   nats::Connection& connection_;
   Counter& repeated_;
+  const AnyClock& clock_;
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   std::size_t open_ = 0;

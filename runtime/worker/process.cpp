@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
 
 #include "http/service.hpp"
+#include "http/trace_exporter.hpp"
 #include "nats/promises.hpp"
 
 namespace pipegen::worker {
@@ -17,6 +19,13 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr int kExitUsage = 64;  // EX_USAGE
+
+/// Only a new connection can go on, and whoever runs the service starts a new process.
+void exit_if_closed_for_good(const nats::Connection& connection, const Logger& log) {
+  if (!connection.closed_for_good()) return;
+  log.error("the process exits so that a new one can connect");
+  ::_exit(kExitSoftware);
+}
 
 }  // namespace
 
@@ -82,10 +91,73 @@ void log_promises(nats::Connection& connection, const Stage& stage, const Logger
   nats::log_published(connection, stage.topology, log.with({{"stage", stage.name}}), stage.stream);
 }
 
-void exit_if_closed_for_good(const nats::Connection& connection, const Logger& log) {
-  if (!connection.closed_for_good()) return;
-  log.error("the process exits so that a new one can connect");
-  ::_exit(kExitSoftware);
+int run_process(
+    const Settings& settings, std::string_view service, std::string_view pipeline, bool check_only,
+    milliseconds grace_period,
+    const std::function<std::unique_ptr<Program>(nats::Connection& connection, Metrics& metrics)>& make_program) {
+  const Logger log;
+  StopSignal stop(grace_period);
+  Metrics metrics;
+  if (check_only) {
+    nats::Connection connection(nats::options_from(settings, service), std::chrono::seconds(5));
+    make_program(connection, metrics)->prepare();
+    return 0;
+  }
+
+  // Before whatever makes spans, so that it goes after that.
+  const auto traces = http::export_traces(service, pipeline, metrics);
+  std::mutex mutex;
+  const Program* running = nullptr;
+  std::string waiting_for = "waiting for NATS";
+  AdminServer admin(settings.text("admin.host", "127.0.0.1"), static_cast<int>(settings.integer("admin.port", 0)),
+                    metrics, [&] {
+                      const std::lock_guard lock(mutex);
+                      return running != nullptr ? running->readiness() : Readiness{false, waiting_for};
+                    });
+  log.info("admin endpoints are served", {{"admin_port", admin.port()}});
+
+  nats::ConnectionOptions options = nats::options_from(settings, service);
+  options.metrics = &metrics;
+  nats::Connection connection(options, milliseconds(0));
+  const std::unique_ptr<Program> program = make_program(connection, metrics);
+  for (milliseconds delay(250);; delay = std::min<milliseconds>(delay * 2, std::chrono::seconds(5))) {
+    try {
+      program->prepare();
+      stop.take_over();
+      program->start();
+      break;
+    } catch (const Unavailable& error) {
+      log.warning("cannot start yet", {{"reason", error.what()}});
+      {
+        const std::lock_guard lock(mutex);
+        waiting_for = error.what();
+      }
+      exit_if_closed_for_good(connection, log);
+      if (stop.wait(delay)) return 0;
+    }
+  }
+  {
+    const std::lock_guard lock(mutex);
+    running = program.get();
+  }
+  bool was_ready = false;
+  while (!stop.wait(milliseconds(was_ready ? 1'000 : 20))) {
+    exit_if_closed_for_good(connection, log);
+    if (!was_ready && program->readiness().ready) {
+      was_ready = true;
+      log.info("ready");
+    }
+  }
+  log.info("stopping");
+  const bool clean = program->stop();
+  if (traces) traces->close();
+  log.info("stopped");
+  // Without a server, or with a handler or transaction that goes on, there is nothing that destructors could wait for
+  // in time.
+  if (!clean || !connection.connected()) ::_exit(0);
+  const std::lock_guard lock(mutex);
+  running = nullptr;
+  return 0;
 }
 
 }  // namespace pipegen::worker

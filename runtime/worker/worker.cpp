@@ -41,14 +41,19 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
       log_(Logger().with({{"stage", stage_.name}})),
       metrics_(metrics),
       stores_(connection, stage_.topology),
-      publisher_(connection, metrics.counter("pipegen_publish_retries_total",
-                                             "Publishes that failed and were sent again.", {{"stage", stage_.name}})),
+      publisher_(connection,
+                 metrics.counter("pipegen_publish_retries_total", "Publishes that failed and were sent again.",
+                                 {{"stage", stage_.name}}),
+                 *options_.clock),
       sent_(metrics, stage_.name),
       dead_letters_(connection, stage_),
       status_(status_store(connection, stage_)),
       intake_(connection.handles().consume, metrics, stage_.name, {stage_.filter_subject}, [this] { finished(); }),
       feed_(connection, stage_,
-            {.consumer = options_.consumer, .first_delay = options_.hold_first, .most_delay = options_.hold_most},
+            {.consumer = options_.consumer,
+             .first_delay = options_.hold_first,
+             .most_delay = options_.hold_most,
+             .clock = options_.clock},
             {.room = [this] { return room(); },
              .take = [this](nats::Message message, std::int64_t) { accept(std::move(message)); },
              .leftover = [this](nats::Message message) { intake_.leave(message); },
@@ -61,12 +66,15 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
                                 {{"stage", stage_.name}})),
       connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")),
       holds_(metrics, stage_.name,
-             {.first = options_.hold_first, .most = options_.hold_most, .kinds = {"nats", "events", "message"}},
+             {.first = options_.hold_first,
+              .most = options_.hold_most,
+              .kinds = {"nats", "events", "message"},
+              .clock = options_.clock},
              errors_unavailable_, [this] {
                const std::lock_guard lock(mutex_);
                work_.notify_all();
              }) {
-  if (stage_.collect) collector_.emplace(connection_, stage_);
+  if (stage_.collect) collector_.emplace(connection_, stage_, *options_.clock);
 }
 
 Worker::~Worker() {
@@ -96,7 +104,7 @@ bool Worker::stop() {
     changed_.notify_all();
   }
   holds_.stop();
-  const auto began = Clock::now();
+  const auto began = options_.clock->now();
   feed_.stop();  // hands back what was on its way
   {
     const std::lock_guard lock(mutex_);
@@ -114,7 +122,7 @@ bool Worker::stop() {
   std::vector<std::shared_ptr<Call>> running;
   {
     std::unique_lock lock(mutex_);
-    changed_.wait_until(lock, end - margin, [&] { return handlers_left_ == 0; });
+    options_.clock->wait_until(changed_, lock, end - margin, [&] { return handlers_left_ == 0; });
     cancelling_ = true;
     running = calls_;
   }
@@ -127,9 +135,9 @@ bool Worker::stop() {
   bool all_left = false;
   {
     std::unique_lock lock(mutex_);
-    all_left = changed_.wait_until(lock, end - margin / 4, [&] { return handlers_left_ == 0; });
+    all_left = options_.clock->wait_until(changed_, lock, end - margin / 4, [&] { return handlers_left_ == 0; });
     // Events on their way to the stream: without their acks, the messages they belong to are handed back.
-    changed_.wait_until(lock, end, [&] { return in_hand() == 0 || !connection_.connected(); });
+    options_.clock->wait_until(changed_, lock, end, [&] { return in_hand() == 0 || !connection_.connected(); });
     ticking_ = false;
     changed_.notify_all();
   }
@@ -263,13 +271,16 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
   const auto call = std::make_shared<Call>();
   call->delivery = delivery;
   const auto began = Clock::now();
-  call->deadline = began + stage_.timeout;
+  call->deadline = options_.clock->now() + stage_.timeout;
   {
     const std::lock_guard lock(mutex_);
     if (cancelling_) return {Outcome::Kind::kHandBack, {}, {}};
     calls_.push_back(call);
   }
-  CallContext context(*delivery, stage_, settings_, log_, stores_, call->deadline, call->stop.get_token());
+  trace::Span span = begin_span(*delivery);
+  const trace::Scope scope(span);
+  CallContext context(delivery->info(span.context()), stage_, settings_, log_, stores_, call->deadline,
+                      call->stop.get_token());
   CallOutbox outbox(publisher_, sent_, settings_, stage_, context.message(), call->stop.get_token());
   Outcome outcome;
   std::string unavailable;
@@ -310,6 +321,7 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
   }
   duration_.observe(std::chrono::duration<double>(Clock::now() - began).count());
   outcome.workflow_id = context.message().workflow_id;
+  if (span.recorded()) end_span(span, outcome, unavailable);
   {
     std::unique_lock lock(mutex_);
     std::erase(calls_, call);
@@ -328,6 +340,36 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
   if (call->reason == StopReason::kShutdown) return {Outcome::Kind::kHandBack, {}, outcome.workflow_id};
   if (!unavailable.empty()) throw Unavailable(unavailable);
   return outcome;
+}
+
+/// A child of whatever made the message: what one upload leads to is one trace.
+trace::Span Worker::begin_span(const Delivery& delivery) const {
+  trace::Span span(trace::Kind::kConsumer, "process", stage_.filter_subject, delivery.trace());
+  if (!span.recorded()) return span;
+  span.set("messaging.system", "nats");
+  span.set("messaging.operation.name", "process");
+  span.set("messaging.operation.type", "process");
+  span.set("messaging.destination.name", delivery.subject());
+  span.set("messaging.consumer.group.name", stage_.durable);
+  span.set("messaging.message.id", delivery.id());
+  span.set("messaging.message.body.size", delivery.payload().size());
+  span.set("pipegen.pipeline", stage_.pipeline);
+  span.set("pipegen.stage", stage_.name);
+  span.set("pipegen.stream", delivery.stream);
+  span.set("pipegen.stream.sequence", delivery.key.sequence);
+  span.set("pipegen.deliveries", delivery.deliveries);
+  return span;
+}
+
+/// Ended when the handler has: what it published is stored after that, which the spans of those say.
+void Worker::end_span(trace::Span& span, const Outcome& outcome, const std::string& unavailable) {
+  if (!outcome.workflow_id.empty()) span.set("messaging.message.conversation_id", outcome.workflow_id);
+  if (!unavailable.empty()) {
+    span.fail("Unavailable", unavailable);
+  } else if (outcome.kind != Outcome::Kind::kDone) {
+    span.fail(outcome.reason.error_class, outcome.reason.message);
+  }
+  span.end();
 }
 
 /// May be called again when it threw Unavailable.
@@ -354,7 +396,7 @@ void Worker::settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome)
   const MessageInfo info = delivery->info();
   log_.warning("the handler failed; the message will be delivered again", {{"message_id", info.id},
                                                                            {"workflow_id", outcome.workflow_id},
-                                                                           {"trace_id", info.trace_id},
+                                                                           {"trace_id", info.trace.trace_id()},
                                                                            {"delivery", info.deliveries},
                                                                            {"failures", *outcome.failures},
                                                                            {"delay_ms", delay.count()},
@@ -386,7 +428,7 @@ void Worker::bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterRea
   put_failed_status(workflow_id, info.id, reason.message);
   log_.error("the message is dead-lettered", {{"message_id", info.id},
                                               {"workflow_id", workflow_id},
-                                              {"trace_id", info.trace_id},
+                                              {"trace_id", info.trace.trace_id()},
                                               {"sequence", info.sequence},
                                               {"deliveries", info.deliveries},
                                               {"class", reason.error_class},
@@ -486,10 +528,10 @@ void Worker::forget_alone() {
 void Worker::tick() {
   const auto signal_every = std::max<milliseconds>(stage_.ack_wait / 3, milliseconds(10));
   const auto pause = std::min<milliseconds>(signal_every / 2, milliseconds(50));
-  auto signal_due = Clock::now() + signal_every;
+  auto signal_due = options_.clock->now() + signal_every;
   std::unique_lock lock(mutex_);
   while (ticking_) {
-    changed_.wait_for(lock, pause, [&] { return !ticking_; });
+    options_.clock->wait_for(changed_, lock, pause, [&] { return !ticking_; });
     if (!ticking_) break;
     lock.unlock();
     const bool connected = connection_.connected();
@@ -506,8 +548,8 @@ void Worker::tick() {
     } else {
       holds_.hold("events", trouble);
     }
-    if (Clock::now() >= signal_due) {
-      signal_due = Clock::now() + signal_every;
+    if (const auto present = options_.clock->now(); present >= signal_due) {
+      signal_due = present + signal_every;
       intake_.signal_progress();
     }
     intake_.show();
@@ -517,7 +559,7 @@ void Worker::tick() {
 }
 
 void Worker::check_deadlines() {
-  const auto now = Clock::now();
+  const auto now = options_.clock->now();
   std::vector<std::shared_ptr<Call>> late, deaf;
   {
     const std::lock_guard lock(mutex_);
@@ -575,7 +617,7 @@ void Worker::expire_groups() {
       metrics_.counter("pipegen_groups_expired_total", "Groups given up by this worker.", {{"stage", stage_.name}});
   const auto every = std::clamp<milliseconds>(stage_.collect->expires / 10, milliseconds(50), milliseconds(60'000));
   std::unique_lock lock(mutex_);
-  while (!changed_.wait_for(lock, jittered(every), [&] { return stopping_; })) {
+  while (!options_.clock->wait_for(changed_, lock, jittered(every), [&] { return stopping_; })) {
     lock.unlock();
     try {
       const auto round = collector_->expire(dead_letters_);
