@@ -54,9 +54,8 @@ StallWatch::Verdict StallWatch::check() {
 }
 
 StallWatch::Report StallWatch::read_consumer(json::Reader& in) {
-  static constexpr json::Field kFields[] = {
-      {"created"},     {"config"},          {"delivered"},
-      {"num_pending"}, {"num_ack_pending"}, {"num_waiting", json::kOptional}};
+  static constexpr json::Field kFields[] = {{"created"},     {"config"},          {"delivered"},
+                                            {"num_pending"}, {"num_ack_pending"}, {"num_waiting", json::kOptional}};
   static constexpr json::Field kConfigFields[] = {{"max_ack_pending", json::kOptional}};
   static constexpr json::Field kDeliveredFields[] = {{"consumer_seq"}, {"stream_seq"}};
   Report out;
@@ -156,8 +155,8 @@ StallWatch::Verdict StallWatch::judge(const Report& report) {
   const std::string delivered = std::to_string(report.delivered), found = std::to_string(report.found);
   if (report.last < report.delivered) {
     verdict = {Remedy::kMakeAgain,
-               "the last sequence of the stream is " + std::to_string(report.last) + ", and it waits for what is behind " +
-                   delivered,
+               "the last sequence of the stream is " + std::to_string(report.last) +
+                   ", and it waits for what is behind " + delivered,
                true};
   } else if (report.found > report.delivered) {
     const bool full =
