@@ -5,11 +5,13 @@
 //   messages whose acks the server had are there again.
 // - The state of a consumer is written down late too. It comes back from what was on disk: with fewer deliveries (what
 //   was acked since is delivered again), with an ack floor of zero, or as if it were new.
-// - Both meet in messages that the consumer knows to be acked and the stream has again: nobody gets them, they take room
+// - Both meet in messages that the consumer knows to be acked and the stream has again: nobody gets them, they take
+// room
 //   until max_age, and as long as they are the first of the stream, the consumer keeps what it waits for acks of and is
 //   gone meanwhile ("ack pending" that never ends, counted against max_ack_pending). For each of those it stops looking
 //   for other messages until the next request comes: it seems stuck.
-// - Newer servers were reported to lose the last sequences of an empty work queue: then a consumer waits for numbers that
+// - Newer servers were reported to lose the last sequences of an empty work queue: then a consumer waits for numbers
+// that
 //   come only after as many messages that nobody gets.
 #pragma once
 

@@ -88,8 +88,8 @@ nats::StreamInfo stream_info(nats::Connection& connection, const std::string& st
 nats::ConsumerInfo consumer_info(nats::Connection& connection, const std::string& stream, const std::string& durable) {
   nats::ConsumerInfo info;
   jsErrCode code{};
-  const natsStatus status = js_GetConsumerInfo(info.out(), connection.handles().publish_js, stream.c_str(),
-                                               durable.c_str(), nullptr, &code);
+  const natsStatus status =
+      js_GetConsumerInfo(info.out(), connection.handles().publish_js, stream.c_str(), durable.c_str(), nullptr, &code);
   if (status != NATS_OK) nats::throw_status(status, code, "consumer " + durable);
   return info;
 }
