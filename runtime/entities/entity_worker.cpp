@@ -285,9 +285,62 @@ void EntityWorker::leave() {
   if (std::exchange(alone_, false) || !suspects_.empty()) work_.notify_all();
 }
 
+/// Linked to whatever made its messages, and a part of their trace if they have but one. Only when somebody takes
+/// spans: nothing goes out from here.
+trace::Span EntityWorker::begin_span(const Items& items) const {
+  if (!trace::recording()) return {};
+  std::vector<TraceContext> from;
+  from.reserve(items.size());
+  for (const Item& item : items) from.push_back(item.delivery->trace());
+  const std::size_t entity = items.front().entity;
+  const bool one_entity =
+      std::all_of(items.begin(), items.end(), [entity](const Item& item) { return item.entity == entity; });
+  const std::string destination = one_entity ? spec_.entities[entity].subject : spec_.pipeline + ".ingest.>";
+  trace::Span span = trace::Span::of_batch(trace::Kind::kConsumer, "process", destination, from);
+  if (!span.recorded()) return span;
+  span.set("messaging.system", "nats");
+  span.set("messaging.operation.name", "process");
+  span.set("messaging.operation.type", "process");
+  span.set("messaging.destination.name", destination);
+  if (one_entity) span.set("messaging.consumer.group.name", spec_.entities[entity].durable);
+  span.set("messaging.batch.message_count", items.size());
+  span.set("pipegen.pipeline", spec_.pipeline);
+  span.set("pipegen.stage", spec_.name);
+  span.set("pipegen.stream", spec_.stream);
+  if (items.size() == 1) {
+    span.set("messaging.message.id", items.front().delivery->id());
+    span.set("pipegen.deliveries", items.front().delivery->deliveries);
+  }
+  return span;
+}
+
+/// One transaction.
+std::vector<sql::Session::Rejected> EntityWorker::write_to_database(Writer& writer) {
+  trace::Span span = trace::Span::of_current(trace::Kind::kClient, "BATCH", "INSERT");
+  if (span.recorded()) {
+    span.set("db.system.name", database_.system());
+    span.set("db.operation.name", "BATCH INSERT");
+    span.set("db.operation.batch.size", writer.batch.messages());
+  }
+  try {
+    return writer.session->write(writer.batch, writer.statuses);
+  } catch (const std::exception& error) {
+    span.fail(worker::class_of(error), error.what());
+    throw;
+  }
+}
+
 void EntityWorker::write(Writer& writer, const Items& items) {
+  trace::Span span = begin_span(items);
+  const trace::Scope scope(span);
   std::vector<Failure> failures, hopeless;
   write_rows(writer, items, failures, hopeless);
+  for (const auto* some : {&failures, &hopeless}) {
+    if (!span.recorded()) break;
+    for (const Failure& failure : *some) {
+      span.fail(failure.reason.error_class, std::string(failure.item.delivery->id()) + ": " + failure.reason.message);
+    }
+  }
   if (!failures.empty()) retry_or_bury(writer, failures, hopeless);
   if (!hopeless.empty()) bury(writer, hopeless);
 }
@@ -357,7 +410,7 @@ void EntityWorker::write_rows(Writer& writer, std::span<const Item> items, std::
   bool hopeless_one = false;
   const bool available = holds_.until_available("database", [&] {
     try {
-      rejected = writer.session->write(writer.batch, writer.statuses);
+      rejected = write_to_database(writer);
     } catch (const TransientError& error) {
       refused = Failure{written.front(), {worker::class_of(error), error.what()}};
     } catch (const PermanentError& error) {
@@ -418,7 +471,7 @@ void EntityWorker::retry_or_bury(Writer& writer, const std::vector<Failure>& fai
                           : worker::at_least(backoff[std::min(static_cast<std::size_t>(attempts), backoff.size()) - 1]);
       log_.warning("the message could not be written; it will be delivered again",
                    {{"message_id", delivery.id()},
-                    {"trace_id", delivery.trace().id},
+                    {"trace_id", delivery.trace().trace_id()},
                     {"attempts", attempts},
                     {"delay_ms", delay.count()},
                     {"class", failure.reason.error_class},
@@ -450,7 +503,7 @@ void EntityWorker::bury(Writer& writer, const std::vector<Failure>& failures) {
       continue;
     }
     log_.error("the message is dead-lettered", {{"message_id", delivery.id()},
-                                                {"trace_id", delivery.trace().id},
+                                                {"trace_id", delivery.trace().trace_id()},
                                                 {"sequence", delivery.key.sequence},
                                                 {"deliveries", delivery.deliveries},
                                                 {"class", failure.reason.error_class},
@@ -466,7 +519,8 @@ sql::MessageStatus EntityWorker::status_of(const Item& item, sql::MessageState s
           .attempts = 0,
           .error = std::move(error),
           .received_at = received_at(*item.delivery),
-          .updated_at = now()};
+          .updated_at = now(),
+          .traceparent = item.delivery->trace().traceparent()};
 }
 
 void EntityWorker::tick() {

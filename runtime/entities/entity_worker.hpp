@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "core/clock.hpp"
+#include "core/trace.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/entities.hpp"
 #include "pipegen/log.hpp"
@@ -111,6 +112,8 @@ class EntityWorker {
   std::size_t suspects_at_a_time(const Item& item) const;
   void leave();
   void write(Writer& writer, const Items& items);
+  trace::Span begin_span(const Items& items) const;
+  std::vector<sql::Session::Rejected> write_to_database(Writer& writer);
   void write_alone(Writer& writer, const Items& items);
   void write_rows(Writer& writer, std::span<const Item> items, std::vector<Failure>& failures,
                   std::vector<Failure>& hopeless);

@@ -58,10 +58,11 @@ int run(const Settings& settings, std::string_view service, bool check_only, con
   options.ack_wait =
       std::max<milliseconds>(settings.duration(spec.section + ".ack_wait", options.ack_wait), std::chrono::seconds(1));
   const std::unique_ptr<sql::Database> database = spec.open_database(settings, spec.schema);
-  return worker::run_process(
-      settings, service, check_only, options.grace_period, [&](nats::Connection& connection, Metrics& metrics) {
-        return std::make_unique<EntityProgram>(connection, spec, settings, *database, metrics, options);
-      });
+  return worker::run_process(settings, service, spec.pipeline, check_only, options.grace_period,
+                             [&](nats::Connection& connection, Metrics& metrics) {
+                               return std::make_unique<EntityProgram>(connection, spec, settings, *database, metrics,
+                                                                      options);
+                             });
 }
 
 }  // namespace

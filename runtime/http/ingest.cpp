@@ -11,6 +11,7 @@
 
 #include "http/ingest_server.hpp"
 #include "http/service.hpp"
+#include "http/trace_exporter.hpp"
 #include "nats/garbage.hpp"
 #include "nats/promises.hpp"
 #include "pipegen/admin.hpp"
@@ -40,6 +41,8 @@ int check(const IngestApi& api, const Settings& settings, std::string_view servi
 int serve(IngestApi api, const Settings& settings, std::string_view service) {
   const Logger log;
   Metrics metrics;
+  // Before whatever makes spans, so that it goes after that.
+  const auto traces = http::export_traces(service, api.pipeline, metrics);
   nats::ConnectionOptions options = nats::options_from(settings, service);
   options.metrics = &metrics;
   const Topology topology = api.topology;
@@ -110,6 +113,7 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   garbage.request_stop();
   const int cut = server.stop(grace);
   if (cut > 0) log.warning("requests were cut at the end of the grace period", {{"requests", cut}});
+  if (traces) traces->close();
   log.info("stopped");
   return 0;
 }

@@ -109,6 +109,9 @@ Response IngestContext::once(Request& request, const std::optional<std::string>&
   switch (claim.state) {
     case Idempotency::Claim::State::kBusy:
       throw Problem(409, "a request with this Idempotency-Key is being worked on", {{"Retry-After", "1"}});
+    case Idempotency::Claim::State::kUnsure:
+      now_or_later([idempotency, claim]() mutable { idempotency.release(claim, !claim.digest.empty()); });
+      throw Unavailable("the NATS server went away before it answered");
     case Idempotency::Claim::State::kDone:
       if (task.digest() != claim.digest) throw other_payload();
       return json::parse(claim.response, read_accepted).response();
@@ -145,10 +148,22 @@ std::optional<std::string> IngestContext::idempotency_key(const Request& request
   return parse_idempotency_key(*header);
 }
 
-std::string IngestContext::begin_trace(Request& request) {
-  std::string trace = traceparent_from(request.header("traceparent"));
-  request.log = request.log.with({{"trace_id", trace.substr(3, 32)}});
-  return trace;
+void IngestContext::log_trace(Request& request) {
+  const TraceContext& trace = request.span.context();
+  request.log = request.log.with({{"trace_id", trace.trace_id()}, {"span_id", trace.span_id()}});
+}
+
+trace::Span IngestContext::begin_send(const Request& request, std::string_view subject, std::string_view message_id,
+                                      std::size_t size) {
+  trace::Span span(trace::Kind::kProducer, "send", subject, request.span.context());
+  if (!span.recorded()) return span;
+  span.set("messaging.system", "nats");
+  span.set("messaging.operation.name", "send");
+  span.set("messaging.operation.type", "send");
+  span.set("messaging.destination.name", subject);
+  span.set("messaging.message.id", message_id);
+  span.set("messaging.message.body.size", size);
+  return span;
 }
 
 }  // namespace pipegen::http

@@ -50,13 +50,6 @@ class Active {
   Gauge& gauge_;
 };
 
-/// As a label: clients may send any word as a method, and each would be a time series for ever.
-std::string method_label(const std::string& method) {
-  static const std::set<std::string> kKnown{"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS",
-                                            "PATCH",   "POST",   "PUT", "TRACE"};
-  return kKnown.contains(method) ? method : "other";
-}
-
 Problem problem_of(const json::Invalid& invalid) {
   return Problem(422, "the request is not what the schema says").with("errors", violations_json(invalid.violations()));
 }
@@ -114,7 +107,7 @@ Response Problem::response() const {
   return {.status = status_, .headers = headers_, .content_type = "application/problem+json", .body = body.take()};
 }
 
-Router::Router(Metrics* metrics) : metrics_(metrics) {
+Router::Router(Metrics* metrics, bool traces) : metrics_(metrics), traces_(traces) {
   if (metrics_ != nullptr) {
     active_ = &metrics_->gauge("http_server_active_requests", "Requests that are being served, but for admin routes.");
   }
@@ -133,6 +126,23 @@ bool Router::is_reserved(std::string_view path) const {
                      [path](const Route& route) { return route.lane == Lane::kReserved && route.pattern == path; });
 }
 
+namespace {
+
+/// The work that the client's own span waits for, if it said that it has one.
+trace::Span begin_span(const Request& request, const std::string& pattern) {
+  const auto traceparent = request.header("traceparent");
+  TraceContext from;
+  if (traceparent) from = trace::parse(*traceparent, request.header("tracestate").value_or(""));
+  trace::Span span(trace::Kind::kServer, request.method, pattern, from);
+  span.set("http.request.method", request.method);
+  span.set("http.route", pattern);
+  span.set("url.path", request.path);
+  span.set("url.scheme", "http");
+  return span;
+}
+
+}  // namespace
+
 Response Router::answer(Request& request, const std::function<void(const Response&)>& admit) const {
   const auto start = std::chrono::steady_clock::now();
   std::string pattern = "unmatched";
@@ -142,6 +152,8 @@ Response Router::answer(Request& request, const std::function<void(const Respons
     try {
       route = &find(request, pattern);
       if (active_ != nullptr && route->lane == Lane::kOrdinary) active.emplace(*active_);
+      if (traces_ && route->lane == Lane::kOrdinary) request.span = begin_span(request, pattern);
+      const trace::Scope scope(request.span);
       Response given = route->handler(request);
       admit(given);
       return given;
@@ -160,6 +172,12 @@ Response Router::answer(Request& request, const std::function<void(const Respons
       return Problem(500, "the service failed; its log says why").response();
     }
   }();
+  if (request.span.recorded()) {
+    request.span.set("http.response.status_code", response.status);
+    // What the client did wrong is no failure of the server.
+    if (response.status >= 500) request.span.fail(std::to_string(response.status), title_of(response.status));
+    request.span.end();
+  }
   if (metrics_ != nullptr) {
     observe(route, pattern, request.method, response.status,
             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
@@ -177,7 +195,7 @@ void Router::observe(const Route* route, const std::string& pattern, const std::
   if (histogram == nullptr) {
     histogram =
         &metrics_->seconds("http_server_request_duration_seconds", "Time from the head of a request to its answer.",
-                           {{"route", pattern}, {"method", method_label(method)}, {"status", std::to_string(status)}});
+                           {{"route", pattern}, {"method", method}, {"status", std::to_string(status)}});
     if (known != nullptr) known->store(histogram, std::memory_order_release);
   }
   histogram->observe(seconds);

@@ -20,8 +20,8 @@ const char* title_of(int status);
 /// Thread safe once every route is added.
 class Router {
  public:
-  /// `metrics` gets the duration of requests, and how many run; may be null.
-  explicit Router(Metrics* metrics);
+  /// `metrics` gets the duration of requests, and how many run; may be null. `traces`: requests have spans.
+  Router(Metrics* metrics, bool traces);
 
   void add(std::string method, std::string pattern, Handler handler, Lane lane);
   /// Whether the path, as it came, is of a route on the reserved lane.
@@ -47,6 +47,7 @@ class Router {
   std::deque<Route> routes_;
   Metrics* metrics_;
   Gauge* active_ = nullptr;
+  bool traces_;
 };
 
 }  // namespace pipegen::http

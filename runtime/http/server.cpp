@@ -87,7 +87,7 @@ struct HttpServer::Impl {
 
   explicit Impl(ServerOptions given)
       : options(std::move(given)),
-        router(options.metrics),
+        router(options.metrics, options.traces),
         slots(std::max(1, options.threads * 3 / 4)),
         listener(bind_to(options)),
         number(port_of(listener)),

@@ -16,6 +16,19 @@ if("entities" IN_LIST PIPEGEN_COMPONENTS AND "programs" IN_LIST PIPEGEN_COMPONEN
   target_link_libraries(entity_chain_test PRIVATE
     pipegen::entities pipegen::http pipegen::postgresql pipegen_postgres_server pipegen_sql_client pipegen_flags
     PkgConfig::PIPEGEN_NATS PkgConfig::PIPEGEN_HTTPLIB GTest::gtest Threads::Threads)
+  # Services of every kind, as processes; and what the golden workspaces have for Prometheus and Grafana.
+  find_package(nlohmann_json REQUIRED)
+  get_filename_component(source_dir ${CMAKE_CURRENT_SOURCE_DIR}/../.. ABSOLUTE)
+  add_executable(metrics_test metrics_test.cpp)
+  target_include_directories(metrics_test PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(metrics_test PRIVATE PIPEGEN_INGEST="$<TARGET_FILE:pipegen-ingest>"
+                                                  PIPEGEN_SOURCE_DIR="${source_dir}")
+  target_link_libraries(metrics_test PRIVATE
+    pipegen::entities pipegen::http pipegen::sqlite pipegen_test_support pipegen_flags nlohmann_json::nlohmann_json
+    PkgConfig::PIPEGEN_NATS PkgConfig::PIPEGEN_HTTPLIB GTest::gtest Threads::Threads)
+  add_dependencies(metrics_test pipegen-ingest)
+  gtest_discover_tests(metrics_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 180)
+
   add_executable(clock_test clock_test.cpp support/held_clock.cpp)
   target_include_directories(clock_test PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(clock_test PRIVATE pipegen::entities pipegen::http pipegen::postgresql pipegen_postgres_server

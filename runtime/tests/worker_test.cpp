@@ -490,11 +490,16 @@ TEST_F(WorkerTest, AHandlerThreeTimesLongerThanAckWaitIsCalledOnce) {
   });
   stage.ack_wait = 500ms;
   stage.concurrency = 2;
-  auto first = start(stage), second = start(stage);
-  for (int i = 0; i < 8; ++i) send(std::to_string(i));
+  std::vector<std::unique_ptr<Worker>> replicas;
+  for (int i = 0; i < 4; ++i) replicas.push_back(start(stage));
+  for (int i = 0; i < 16; ++i) send(std::to_string(i));
   ASSERT_TRUE(all_acked());
-  EXPECT_EQ(tally.distinct(), 8u);
+  EXPECT_EQ(tally.distinct(), 16u);
   EXPECT_EQ(tally.most(), 1);
+  nats::ConsumerInfo found;
+  ASSERT_EQ(js_GetConsumerInfo(found.out(), connection_.handles().publish_js, "IN", "work-workers", nullptr, nullptr),
+            NATS_OK);
+  EXPECT_EQ(found->Delivered.Consumer, 16u) << "the server gave a message again";
 }
 
 TEST_F(WorkerTest, GoesOnWhenTheServerWasKilledAndLosesNothing) {
@@ -1263,6 +1268,20 @@ class Process {
 
 int worker_process(const std::string& mode, int argc, char** argv) {
   return run_worker(argc, argv, "work", [&](const Settings&) {
+    if (mode == "collect") {
+      Stage stage = make_collecting_stage(
+          [](const std::vector<std::string>& payloads, Context&, Outbox& outbox) {
+            std::string indexes;
+            for (const std::string& payload : payloads) {
+              const std::size_t at = payload.find(' ') + 1;
+              indexes += payload.substr(at, payload.find(' ', at) - at) + ";";
+            }
+            outbox.publish({.event = "Joined", .subject = "out.joined", .payload = indexes, .is_result = true});
+          },
+          8s);
+      stage.ack_wait = 500ms;
+      return stage;
+    }
     if (mode == "join") {
       Stage stage = make_collecting_stage([](const std::vector<std::string>&, Context&, Outbox& outbox) {
         outbox.publish(output("joined by " + std::to_string(::getpid())));
@@ -1425,6 +1444,67 @@ TEST_F(WorkerTest, WhatIsPendingIsShownAlsoWhileNothingIsFetched) {
     return metric("pipegen_pending", R"(,subject="in.a")") >= 3;
   })) << metrics_.render();
   EXPECT_TRUE(worker.stop());
+}
+
+TEST_F(WorkerTest, AGroupEndsInOneResultOrInReasonsWhileItsFourWorkersAreKilled) {
+  constexpr int kItems = 20;
+  std::mt19937 random(std::random_device{}());
+  struct Item {
+    std::string group;
+    int index, count;
+  };
+  std::vector<Item> items;
+  for (int i = 0; i < 4; ++i) {
+    const std::string number = std::to_string(i);
+    for (int copy = 0; copy < 2; ++copy) {
+      for (int index = 1; index <= kItems; ++index) {
+        items.push_back({"whole-" + number, index, kItems});
+        if (index != 7) items.push_back({"short-" + number, index, kItems});
+        items.push_back({"torn-" + number, index, index == 5 ? kItems + 1 : kItems});
+      }
+    }
+  }
+  std::shuffle(items.begin(), items.end(), random);
+
+  std::vector<std::unique_ptr<Process>> processes;
+  for (int i = 0; i < 4; ++i) processes.push_back(std::make_unique<Process>(server_, "collect"));
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const auto& [group, index, count] = items[i];
+    send(group + " " + std::to_string(index) + " " + std::to_string(count), {{"Pipegen-Workflow-Id", group}});
+    if (i % 60 != 59) continue;
+    auto& victim = processes[random() % processes.size()];
+    victim->signal(SIGKILL);
+    ASSERT_TRUE(eventually([&] { return victim->ended(); }));
+    victim = std::make_unique<Process>(server_, "collect");
+  }
+  const auto dead_with = [this](const std::string& group, const std::string& reason) {
+    int found = 0;
+    for (const auto& dead : all("TEST_DLQ")) {
+      const auto workflow = dead.headers.find("Pipegen-Workflow-Id");
+      if (workflow == dead.headers.end() || workflow->second != group) continue;
+      if (dead.headers.at("Pipegen-Error-Message").find(reason) != std::string::npos) ++found;
+    }
+    return found;
+  };
+  ASSERT_TRUE(all_acked());
+  for (int i = 0; i < 4; ++i) {
+    const std::string number = std::to_string(i), late = " never came within 8s (group ";
+    EXPECT_TRUE(eventually([&] { return dead_with("short-" + number, "item 7 of 20" + late + "short-") == 1; }));
+    EXPECT_TRUE(eventually([&] { return dead_with("torn-" + number, late + "torn-") == 1; }));
+    EXPECT_EQ(dead_with("short-" + number, ""), 1);
+    EXPECT_GE(dead_with("torn-" + number, " items, an earlier one said "), 1);
+    EXPECT_EQ(dead_with("whole-" + number, ""), 0);
+  }
+  std::map<std::string, int> joined;
+  for (const auto& event : all("OUT")) {
+    EXPECT_EQ(++joined[event.headers.at("Pipegen-Workflow-Id")], 1);
+    EXPECT_TRUE(event.headers.at("Pipegen-Workflow-Id").starts_with("whole-"));
+    std::string expected;
+    for (int index = 1; index <= kItems; ++index) expected += std::to_string(index) + ";";
+    EXPECT_EQ(event.payload, expected);
+  }
+  EXPECT_EQ(joined.size(), 4U);
+  EXPECT_TRUE(eventually([&] { return KeyValue(connection_, "TEST_STATE").keys("*.item.*").empty(); }));
 }
 
 TEST_F(WorkerTest, AWorkerProcessSaysWhatItPromisesAndStopsCleanlyOnSigterm) {

@@ -2,8 +2,8 @@
 
 #include <array>
 #include <charconv>
-#include <random>
-#include <vector>
+
+#include "core/trace.hpp"
 
 namespace pipegen::worker {
 namespace {
@@ -13,38 +13,6 @@ bool read_number(std::string_view text, T& number) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   return error == std::errc() && end == text.data() + text.size();
 }
-
-constexpr char kHexDigits[] = "0123456789abcdef";
-
-void append_hex(std::string& text, std::uint64_t bits) {
-  for (int shift = 60; shift >= 0; shift -= 4) text += kHexDigits[bits >> shift & 15];
-}
-
-std::string random_span() {
-  thread_local std::mt19937_64 generator = [] {
-    std::random_device device;
-    std::seed_seq seed{device(), device(), device(), device()};
-    return std::mt19937_64(seed);
-  }();
-  std::string text;
-  append_hex(text, generator());
-  return text;
-}
-
-/// 128 bits that look random, the same for the same text (FNV-1a, mixed as in SplitMix64).
-std::string trace_of(std::string_view text) {
-  std::string out;
-  for (std::uint64_t hash : {0xcbf29ce484222325ULL, 0x9e3779b97f4a7c15ULL}) {
-    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-    hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9ULL;
-    hash = (hash ^ hash >> 27) * 0x94d049bb133111ebULL;
-    append_hex(out, hash ^ hash >> 31);
-  }
-  return out;
-}
-
-bool is_hex(std::string_view text) { return text.find_first_not_of("0123456789abcdef") == std::string_view::npos; }
-bool is_zero(std::string_view text) { return text.find_first_not_of('0') == std::string_view::npos; }
 
 }  // namespace
 
@@ -74,22 +42,6 @@ std::optional<AckSubject> parse_ack_subject(std::string_view reply) {
   return out;
 }
 
-Trace trace_from(std::string_view traceparent, std::string_view message_id) {
-  // "00-<32 hex>-<16 hex>-<2 hex>"; a later version may go on after that.
-  if (traceparent.size() >= 55 && traceparent[2] == '-' && traceparent[35] == '-' && traceparent[52] == '-') {
-    const auto version = traceparent.substr(0, 2), trace = traceparent.substr(3, 32), span = traceparent.substr(36, 16),
-               flags = traceparent.substr(53, 2);
-    const bool whole = version == "00" ? traceparent.size() == 55 : traceparent.size() == 55 || traceparent[55] == '-';
-    if (whole && version != "ff" && is_hex(version) && is_hex(trace) && is_hex(span) && is_hex(flags) &&
-        !is_zero(trace) && !is_zero(span)) {
-      return {std::string(trace), std::string(flags)};
-    }
-  }
-  return {trace_of(message_id), "01"};
-}
-
-std::string child_of(const Trace& trace) { return "00-" + trace.id + "-" + random_span() + "-" + trace.flags; }
-
 std::string_view Delivery::header(const char* name) const {
   const char* value = nullptr;
   return natsMsgHeader_Get(message.get(), name, &value) == NATS_OK && value != nullptr ? value : std::string_view();
@@ -110,16 +62,21 @@ Delivery::Delivery(nats::Message received, const AckSubject& from)
   }
 }
 
-MessageInfo Delivery::info() const {
-  Trace trace = this->trace();
+TraceContext Delivery::trace() const {
+  if (const auto traceparent = header("traceparent"); !traceparent.empty()) {
+    if (auto context = trace::parse(traceparent, header("tracestate")); context.has_trace()) return context;
+  }
+  return trace::begin_for(id());
+}
+
+MessageInfo Delivery::info(TraceContext trace) const {
   return {.id = std::string(id()),
           .subject = std::string(subject()),
           .stream = std::string(stream),
           .sequence = key.sequence,
           .deliveries = deliveries,
           .workflow_id = std::string(workflow_id()),
-          .trace_id = std::move(trace.id),
-          .trace_flags = std::move(trace.flags)};
+          .trace = std::move(trace)};
 }
 
 }  // namespace pipegen::worker

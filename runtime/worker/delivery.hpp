@@ -22,17 +22,6 @@ struct AckSubject {
 };
 std::optional<AckSubject> parse_ack_subject(std::string_view reply);
 
-/// W3C trace context: which trace a message belongs to.
-struct Trace {
-  std::string id;            // 32 hex digits
-  std::string flags = "01";  // as they came in
-};
-/// Reads a traceparent. When there is none, or it is not one, a trace begins with the message of this id: every
-/// delivery of it is in the same one.
-Trace trace_from(std::string_view traceparent, std::string_view message_id);
-/// The traceparent of a message that is published now: the same trace, a new span.
-std::string child_of(const Trace& trace);
-
 /// Tells one message from every other, also after the stream was deleted and made again.
 struct DeliveryKey {
   std::uint64_t sequence = 0;
@@ -57,10 +46,12 @@ struct Delivery {
   std::string_view id() const { return made_id.empty() ? given_id : made_id; }
   std::string_view workflow_id() const { return header("Pipegen-Workflow-Id"); }
   std::string_view subject() const { return natsMsg_GetSubject(message.get()); }
-  Trace trace() const { return trace_from(header("traceparent"), id()); }
+  /// Where it came from. Without a word about that, its trace begins here: the same one at every delivery.
+  TraceContext trace() const;
   /// Where the server waits for the answer.
   const char* reply() const { return later_reply.empty() ? natsMsg_GetReply(message.get()) : later_reply.c_str(); }
-  MessageInfo info() const;
+  MessageInfo info() const { return info(trace()); }
+  MessageInfo info(TraceContext trace) const;
 
   nats::Message message;
   DeliveryKey key;

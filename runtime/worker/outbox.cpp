@@ -129,6 +129,8 @@ void Publisher::settled(const std::shared_ptr<PendingPublish>& publish, const na
       --open_;
       open_bytes_ -= publish->size;
       failing_.erase(publish.get());
+      if (ack == nullptr) publish->span.fail(permanent ? "PermanentError" : "Unavailable", error);
+      publish->span.end();
     } else {
       failing_.insert(publish.get());
       failure_ = publish->subject + ": " + std::string(error);
@@ -195,16 +197,30 @@ std::string CallOutbox::id_at(std::size_t position) const {
 }
 
 void CallOutbox::publish(Outgoing event) {
-  nats::Headers headers{{"traceparent", child_of({message_.trace_id, message_.trace_flags})}};
+  std::string id = id_at(published_);
+  // A span for each: its end says when the event was stored, and whoever consumes it is its child.
+  trace::Span span(trace::Kind::kProducer, "send", event.subject, message_.trace);
+  if (span.recorded()) {
+    span.set("messaging.system", "nats");
+    span.set("messaging.operation.name", "send");
+    span.set("messaging.operation.type", "send");
+    span.set("messaging.destination.name", event.subject);
+    span.set("messaging.message.id", id);
+    span.set("messaging.message.body.size", event.payload.size());
+    if (!message_.workflow_id.empty()) span.set("messaging.message.conversation_id", message_.workflow_id);
+  }
+  nats::Headers headers;
+  trace::add_to(headers, span.context());
   if (!message_.workflow_id.empty()) headers.emplace("Pipegen-Workflow-Id", message_.workflow_id);
   if (event.is_result) result_ = Result{std::string(event.event), event.payload};
   const std::string subject = event.subject;
   const std::size_t size = event.payload.size();
   publisher_.publish({.subject = std::move(event.subject),
                       .payload = std::move(event.payload),
-                      .message_id = id_at(published_),
+                      .message_id = std::move(id),
                       .headers = std::move(headers),
-                      .owner = publishes_},
+                      .owner = publishes_,
+                      .span = std::move(span)},
                      stop_);
   ++published_;
   ++produced_[std::string(event.event)];
@@ -216,7 +232,8 @@ void CallOutbox::publish_entry(std::string subject, std::string value) {
                       .payload = std::move(value),
                       .message_id = {},
                       .headers = {},
-                      .owner = publishes_},
+                      .owner = publishes_,
+                      .span = {}},
                      {});
 }
 

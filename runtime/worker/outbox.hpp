@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/clock.hpp"
+#include "core/trace.hpp"
 #include "nats/sent.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/nats.hpp"
@@ -58,6 +59,7 @@ struct PendingPublish {
   std::string message_id;  // empty for entries of key-value buckets
   nats::Headers headers;
   std::shared_ptr<Publishes> owner;
+  trace::Span span{};    // from the first try to its end
   std::size_t size = 0;  // octets, headers included
   int tries = 0;
   AnyClock::TimePoint due{};  // of the next try, when it waits for one

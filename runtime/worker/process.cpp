@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "http/service.hpp"
+#include "http/trace_exporter.hpp"
 #include "nats/promises.hpp"
 
 namespace pipegen::worker {
@@ -91,7 +92,8 @@ void log_promises(nats::Connection& connection, const Stage& stage, const Logger
 }
 
 int run_process(
-    const Settings& settings, std::string_view service, bool check_only, milliseconds grace_period,
+    const Settings& settings, std::string_view service, std::string_view pipeline, bool check_only,
+    milliseconds grace_period,
     const std::function<std::unique_ptr<Program>(nats::Connection& connection, Metrics& metrics)>& make_program) {
   const Logger log;
   StopSignal stop(grace_period);
@@ -102,6 +104,8 @@ int run_process(
     return 0;
   }
 
+  // Before whatever makes spans, so that it goes after that.
+  const auto traces = http::export_traces(service, pipeline, metrics);
   std::mutex mutex;
   const Program* running = nullptr;
   std::string waiting_for = "waiting for NATS";
@@ -146,6 +150,7 @@ int run_process(
   }
   log.info("stopping");
   const bool clean = program->stop();
+  if (traces) traces->close();
   log.info("stopped");
   // Without a server, or with a handler or transaction that goes on, there is nothing that destructors could wait for
   // in time.

@@ -1,6 +1,6 @@
 // What every worker process does around its loop: arguments, the stop signal, the line that says what it promises.
 //
-//   return run_process(settings, service, check_only, grace_period, [&](auto& connection, auto& metrics) {
+//   return run_process(settings, service, pipeline, check_only, grace_period, [&](auto& connection, auto& metrics) {
 //     return std::make_unique<MyProgram>(connection, metrics);
 //   });
 #pragma once
@@ -70,7 +70,8 @@ class Program {
 /// Runs the program from its first connection to its stop signal, with its admin endpoints; or only prepares it, when
 /// `check_only`. Gives the exit status. Throws ConfigError, and Unavailable when `check_only`.
 int run_process(
-    const Settings& settings, std::string_view service, bool check_only, std::chrono::milliseconds grace_period,
+    const Settings& settings, std::string_view service, std::string_view pipeline, bool check_only,
+    std::chrono::milliseconds grace_period,
     const std::function<std::unique_ptr<Program>(nats::Connection& connection, Metrics& metrics)>& make_program);
 
 }  // namespace pipegen::worker

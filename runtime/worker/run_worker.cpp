@@ -49,7 +49,7 @@ int run(const Settings& settings, std::string_view service, bool check_only, Sta
   worker::WorkerOptions options;
   options.grace_period = settings.duration(stage.section + ".grace_period", options.grace_period);
   options.deadline_grace = settings.duration(stage.section + ".deadline_grace", options.deadline_grace);
-  return worker::run_process(settings, service, check_only, options.grace_period,
+  return worker::run_process(settings, service, stage.pipeline, check_only, options.grace_period,
                              [&](nats::Connection& connection, Metrics& metrics) {
                                return std::make_unique<StageProgram>(connection, stage, settings, metrics, options);
                              });

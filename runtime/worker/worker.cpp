@@ -277,7 +277,10 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
     if (cancelling_) return {Outcome::Kind::kHandBack, {}, {}};
     calls_.push_back(call);
   }
-  CallContext context(*delivery, stage_, settings_, log_, stores_, call->deadline, call->stop.get_token());
+  trace::Span span = begin_span(*delivery);
+  const trace::Scope scope(span);
+  CallContext context(delivery->info(span.context()), stage_, settings_, log_, stores_, call->deadline,
+                      call->stop.get_token());
   CallOutbox outbox(publisher_, sent_, settings_, stage_, context.message(), call->stop.get_token());
   Outcome outcome;
   std::string unavailable;
@@ -318,6 +321,7 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
   }
   duration_.observe(std::chrono::duration<double>(Clock::now() - began).count());
   outcome.workflow_id = context.message().workflow_id;
+  if (span.recorded()) end_span(span, outcome, unavailable);
   {
     std::unique_lock lock(mutex_);
     std::erase(calls_, call);
@@ -336,6 +340,36 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
   if (call->reason == StopReason::kShutdown) return {Outcome::Kind::kHandBack, {}, outcome.workflow_id};
   if (!unavailable.empty()) throw Unavailable(unavailable);
   return outcome;
+}
+
+/// A child of whatever made the message: what one upload leads to is one trace.
+trace::Span Worker::begin_span(const Delivery& delivery) const {
+  trace::Span span(trace::Kind::kConsumer, "process", stage_.filter_subject, delivery.trace());
+  if (!span.recorded()) return span;
+  span.set("messaging.system", "nats");
+  span.set("messaging.operation.name", "process");
+  span.set("messaging.operation.type", "process");
+  span.set("messaging.destination.name", delivery.subject());
+  span.set("messaging.consumer.group.name", stage_.durable);
+  span.set("messaging.message.id", delivery.id());
+  span.set("messaging.message.body.size", delivery.payload().size());
+  span.set("pipegen.pipeline", stage_.pipeline);
+  span.set("pipegen.stage", stage_.name);
+  span.set("pipegen.stream", delivery.stream);
+  span.set("pipegen.stream.sequence", delivery.key.sequence);
+  span.set("pipegen.deliveries", delivery.deliveries);
+  return span;
+}
+
+/// Ended when the handler has: what it published is stored after that, which the spans of those say.
+void Worker::end_span(trace::Span& span, const Outcome& outcome, const std::string& unavailable) {
+  if (!outcome.workflow_id.empty()) span.set("messaging.message.conversation_id", outcome.workflow_id);
+  if (!unavailable.empty()) {
+    span.fail("Unavailable", unavailable);
+  } else if (outcome.kind != Outcome::Kind::kDone) {
+    span.fail(outcome.reason.error_class, outcome.reason.message);
+  }
+  span.end();
 }
 
 /// May be called again when it threw Unavailable.
@@ -362,7 +396,7 @@ void Worker::settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome)
   const MessageInfo info = delivery->info();
   log_.warning("the handler failed; the message will be delivered again", {{"message_id", info.id},
                                                                            {"workflow_id", outcome.workflow_id},
-                                                                           {"trace_id", info.trace_id},
+                                                                           {"trace_id", info.trace.trace_id()},
                                                                            {"delivery", info.deliveries},
                                                                            {"failures", *outcome.failures},
                                                                            {"delay_ms", delay.count()},
@@ -394,7 +428,7 @@ void Worker::bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterRea
   put_failed_status(workflow_id, info.id, reason.message);
   log_.error("the message is dead-lettered", {{"message_id", info.id},
                                               {"workflow_id", workflow_id},
-                                              {"trace_id", info.trace_id},
+                                              {"trace_id", info.trace.trace_id()},
                                               {"sequence", info.sequence},
                                               {"deliveries", info.deliveries},
                                               {"class", reason.error_class},

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "core/clock.hpp"
+#include "core/trace.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
@@ -105,6 +106,8 @@ class Worker {
   void leave(bool alone);
   void handle(const std::shared_ptr<Delivery>& delivery, bool alone);
   Outcome call(const std::shared_ptr<Delivery>& delivery);
+  trace::Span begin_span(const Delivery& delivery) const;
+  static void end_span(trace::Span& span, const Outcome& outcome, const std::string& unavailable);
   void settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome);
   void refuse(const std::shared_ptr<Delivery>& delivery, Outcome outcome);
   void bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterReason& reason, const std::string& workflow_id);
