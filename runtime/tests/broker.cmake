@@ -6,9 +6,6 @@ if("worker" IN_LIST PIPEGEN_COMPONENTS AND "entities" IN_LIST PIPEGEN_COMPONENTS
   target_compile_features(pipegen_fault_support PUBLIC cxx_std_20)
   target_link_libraries(pipegen_fault_support PUBLIC pipegen::nats pipegen_test_support PkgConfig::PIPEGEN_NATS
                                               PRIVATE pipegen_flags)
-  add_executable(experiment_test EXCLUDE_FROM_ALL experiment_test.cpp)
-  target_include_directories(experiment_test PRIVATE ${PROJECT_SOURCE_DIR})
-  target_link_libraries(experiment_test PRIVATE pipegen::worker pipegen_fault_support GTest::gtest)
   foreach(name broker_faults_test cluster_test)
     add_executable(${name} ${name}.cpp)
     target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
