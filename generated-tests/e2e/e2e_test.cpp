@@ -1,14 +1,19 @@
 // Whole pipelines: generated, built and run by `pipegen up`, with real servers and real work.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <csignal>
+#include <cstdlib>
+#include <map>
 #include <memory>
 #include <regex>
 #include <set>
 
 #include "audio.hpp"
+#include "pdf_to_audio.hpp"
 #include "pipegen/nats.hpp"
 #include "pipegen/object_store.hpp"
+#include "support/trace_collector.hpp"
 #include "up.hpp"
 
 namespace pipegen::testing {
@@ -16,53 +21,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-const std::filesystem::path kSource = PIPEGEN_SOURCE_DIR;
-const std::filesystem::path kExample = kSource / "examples" / "pdf-to-audio";
-const std::filesystem::path kFolder = PIPEGEN_E2E_FOLDER;
-const std::vector<std::string> kWorkers{"pdf-to-png", "png-to-text", "tts", "pcm-to-wav", "wav-aggregator"};
-
 std::string text_of(const Bytes& bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
-
-nlohmann::json stage_of(const nlohmann::json& status, const std::string& name) {
-  for (const auto& stage : status.at("stages")) {
-    if (stage.at("stage") == name) return stage;
-  }
-  throw std::runtime_error("the status has no stage " + name + ": " + status.dump());
-}
-
-/// The example pipeline with a document that was read aloud without any disturbance. Built once for all the tests.
-class PdfToAudio : public ::testing::Test {
- protected:
-  static std::filesystem::path workspace() { return kFolder / "pdf-to-audio"; }
-  static std::filesystem::path schema() { return kExample / "pipeline.yaml"; }
-  static std::string book() { return read_file(kExample / "sample.pdf"); }
-
-  static std::string post(const Up& up, const std::string& pdf) {
-    return upload(up.api(), "/documents", pdf, "application/pdf");
-  }
-  static std::string audio(const Up& up, const std::string& workflow) {
-    const Answer answer = get(up.api(), workflow + "/audio");
-    EXPECT_EQ(answer.status, 200) << answer.body;
-    return answer.body;
-  }
-
-  /// Waits until `stage` has dealt with `count` messages of the workflow.
-  static bool await_stage(const Up& up, const std::string& workflow, const std::string& stage, int count) {
-    return await(3min, [&] { return stage_of(get(up.api(), workflow).json(), stage).at("done") >= count; });
-  }
-
-  /// The audio of sample.pdf when nothing goes wrong.
-  static const std::string& undisturbed() {
-    static const std::string kAudio = [] {
-      Up up(schema(), workspace());
-      const std::string workflow = post(up, book());
-      const nlohmann::json status = finished(up.api(), workflow);
-      if (status.at("state") != "completed") throw std::runtime_error(status.dump());
-      return audio(up, workflow);
-    }();
-    return kAudio;
-  }
-};
 
 TEST_F(PdfToAudio, ThePagesOfABookAreReadSpokenAndJoinedInOrder) {
   Up up(schema(), workspace());
@@ -100,6 +59,48 @@ TEST_F(PdfToAudio, ThePagesOfABookAreReadSpokenAndJoinedInOrder) {
   EXPECT_EQ(up.stop(SIGTERM), 0);
 }
 
+TEST_F(PdfToAudio, OneUploadIsOneTraceAcrossAllServices) {
+  TraceCollector collector;
+  ::setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url().c_str(), 1);
+  const struct Unset {
+    ~Unset() { ::unsetenv("OTEL_EXPORTER_OTLP_ENDPOINT"); }
+  } unset;
+  Up up(schema(), workspace());
+  const std::string workflow = post(up, book());
+  const nlohmann::json status = finished(up.api(), workflow);
+  ASSERT_EQ(status.at("state"), "completed") << status.dump();
+  const auto pages = stage_of(status, "tts").at("done").get<std::size_t>();
+  // What is not sent yet is sent at the end.
+  EXPECT_EQ(up.stop(SIGTERM), 0) << up.log();
+  EXPECT_EQ(collector.problems(), std::vector<std::string>{});
+
+  std::map<std::string, std::vector<CollectedSpan>> traces;
+  for (const CollectedSpan& span : collector.spans()) traces[span.trace].push_back(span);
+  std::vector<CollectedSpan> upload;
+  for (const auto& [id, spans] : traces) {
+    EXPECT_EQ(orphans(spans), std::multiset<std::string>{}) << id;
+    EXPECT_EQ(std::ranges::count_if(spans, [](const auto& span) { return span.parent.empty(); }), 1) << id;
+    if (std::ranges::any_of(spans, [](const auto& span) { return span.name == "POST /documents"; })) {
+      ASSERT_TRUE(upload.empty()) << "it is in two traces";
+      upload = spans;
+    } else {
+      for (const auto& span : spans) EXPECT_TRUE(span.name.starts_with("GET ")) << span.service << ": " << span.name;
+    }
+  }
+  std::map<std::string, std::size_t> handled;  // by service
+  std::set<std::string> services;
+  for (const CollectedSpan& span : upload) {
+    services.insert(span.service);
+    if (span.kind == 5) ++handled[span.service];
+    EXPECT_FALSE(span.failed) << span.service << ": " << span.name << ": " << span.error;
+  }
+  EXPECT_EQ(services.size(), kWorkers.size() + 1) << "the workers and the API";
+  for (const std::string& worker : kWorkers) EXPECT_EQ(handled[worker], worker == "pdf-to-png" ? 1 : pages) << worker;
+  for (const std::string& line : {std::string("traces are exported"), std::string("spans cannot be exported")}) {
+    EXPECT_EQ(up.log().find(line) == std::string::npos, line.starts_with("spans")) << up.log();
+  }
+}
+
 TEST_F(PdfToAudio, UpPrintsOneLineOnStdoutAndEverythingElseOnStderr) {
   Up up(schema(), workspace());
   finished(up.api(), post(up, book()));
@@ -110,66 +111,6 @@ TEST_F(PdfToAudio, UpPrintsOneLineOnStdoutAndEverythingElseOnStderr) {
       << up.out();
   EXPECT_EQ(up.log().find('\x1b'), std::string::npos) << "colours, though it is not a terminal";
   EXPECT_NE(up.log().find("tts: "), std::string::npos) << up.log();
-}
-
-TEST_F(PdfToAudio, AFileThatIsNoPdfFailsWithAReasonAndTheOthersGoOn) {
-  Up up(schema(), workspace());
-  std::string noise(50'000, '\0');
-  for (std::size_t i = 0; i < noise.size(); ++i) noise[i] = static_cast<char>((i * 2654435761U) >> 13);
-  const std::string good = post(up, book());
-  const std::string bad = post(up, noise);
-  const std::string truncated = post(up, book().substr(0, 300));
-  // The first page is whole, the font of the second is not in the file.
-  std::string lost_font = book();
-  lost_font.replace(lost_font.rfind("/F1 3 0 R"), 3, "/F2");
-  const std::string half = post(up, lost_font);
-
-  for (const std::string& workflow : {bad, truncated, half}) {
-    const nlohmann::json status = finished(up.api(), workflow);
-    EXPECT_EQ(status.at("state"), "failed") << status.dump();
-    ASSERT_FALSE(status.at("failures").empty()) << status.dump();
-    EXPECT_EQ(status["failures"][0].at("stage"), "pdf-to-png");
-    const auto reason = status["failures"][0].at("reason").get<std::string>();
-    EXPECT_FALSE(reason.empty());
-    EXPECT_EQ(reason.starts_with("page 2 of the PDF"), workflow == half) << reason;
-    EXPECT_EQ(get(up.api(), workflow + "/audio").status, 404);
-  }
-  // An empty body is refused at the door, or fails like the others.
-  const Answer empty = testing::post(up.api(), "/documents", "", "application/pdf");
-  if (empty.status == 202) {
-    const nlohmann::json status = finished(up.api(), "/documents/" + empty.json().at("workflow_id").get<std::string>());
-    EXPECT_EQ(status.at("state"), "failed") << status.dump();
-  } else {
-    EXPECT_TRUE(empty.status == 400 || empty.status == 422) << empty.status << empty.body;
-  }
-
-  const nlohmann::json status = finished(up.api(), good);
-  EXPECT_EQ(status.at("state"), "completed") << status.dump();
-  EXPECT_TRUE(audio(up, good) == undisturbed());
-}
-
-TEST_F(PdfToAudio, AWorkerKilledInTheMiddleIsStartedAgainAndTheAudioIsTheSame) {
-  const std::string& reference = undisturbed();
-  for (const std::string& worker : kWorkers) {
-    SCOPED_TRACE(worker);
-    Up up(schema(), workspace());
-    const std::string workflow = post(up, book());
-    // As soon as it has done something, or for the two that work once a document, as soon as they have got it.
-    if (worker == "pdf-to-png") {
-      ASSERT_TRUE(await(1min, [&] { return !get(up.api(), workflow).json().at("stages").empty(); }));
-    } else {
-      ASSERT_TRUE(await_stage(up, workflow, worker == "wav-aggregator" ? "pcm-to-wav" : worker, 1));
-    }
-    const auto pid = up.service(worker);
-    ASSERT_TRUE(pid);
-    ASSERT_EQ(::kill(*pid, SIGKILL), 0);
-
-    const nlohmann::json status = finished(up.api(), workflow);
-    ASSERT_EQ(status.at("state"), "completed") << status.dump() << up.log();
-    EXPECT_TRUE(audio(up, workflow) == reference);
-    EXPECT_NE(up.log().find(worker + " died (signal 9"), std::string::npos) << up.log();
-    EXPECT_EQ(up.stop(SIGTERM), 0);
-  }
 }
 
 TEST_F(PdfToAudio, StoppedInTheMiddleAndStartedAgainItGoesOnWhereItWas) {

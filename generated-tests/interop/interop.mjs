@@ -50,7 +50,8 @@ function check(what, actual, expected) {
 
 async function checkObjects(objects, bucket, maker) {
   const sizes = [0, 1, CHUNK, CHUNK + 1, 300_001, 5 * 1024 * 1024];
-  const names = ["plain.pdf", "folder/page 1?.png", "*", ">", "a.b > c * d / e ? f"];
+  const printable = String.fromCharCode(...Array.from({ length: 95 }, (_, i) => 32 + i)); // every character that a name may have
+  const names = ["plain.pdf", "folder/page 1?.png", "*", ">", "a.b > c * d / e ? f", printable.trim()];
   const cases = [...sizes.map((size) => [`size-${size}`, size]), ...names.map((name) => [name, 1000])];
   const file = join(folder, "file");
   for (const [name, size] of cases) {

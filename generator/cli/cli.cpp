@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <iostream>
 #include <optional>
@@ -22,6 +23,7 @@ struct Flags {
   std::string diagnostics = "text";
   bool force = false;
   bool quiet = false;
+  bool json = false;
   std::string data, nats_url, stream;
   std::string entity, database;
   std::optional<int> api_port;
@@ -59,6 +61,7 @@ class Commands {
     add_up();
     add_import();
     add_dlq();
+    add_status();
   }
 
   CLI::App& app() { return app_; }
@@ -196,6 +199,20 @@ class Commands {
     // The rest is for the program that does it.
     command->allow_extras();
     words_ = [command] { return command->remaining(); };
+  }
+
+  void add_status() {
+    CLI::App* command = add("status", "What each stage has before it and in hand, and what it could not handle",
+                            "pipegen status --schema pipeline.yaml\n  pipegen status --json", [this] {
+                              StatusOptions options{.schema = {}, .nats_url = flags_.nats_url, .json = flags_.json};
+                              // Without a schema at hand, of whatever is on the server.
+                              const bool is_named = app_.get_subcommand("status")->count("--schema") > 0;
+                              if (is_named || std::filesystem::exists(flags_.schema)) options.schema = flags_.schema;
+                              return run_status(options);
+                            });
+    command->add_option("--nats-url,--nats", flags_.nats_url,
+                        "The NATS server; else NATS_URL, or [nats] url of project.toml");
+    command->add_flag("--json", flags_.json, "As JSON");
   }
 
   CLI::App app_{"Writes complete C++ services from a description of an event-driven pipeline.", "pipegen"};

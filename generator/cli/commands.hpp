@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,15 @@ struct DlqOptions {
   std::vector<std::string> words{};
 };
 int run_dlq(const DlqOptions& options);
+
+/// What each stage of the pipeline has before it and in hand; without a schema, each durable consumer of the server.
+/// pipegen-status is run in place of this program.
+struct StatusOptions {
+  std::optional<std::filesystem::path> schema{};
+  std::string nats_url{};
+  bool json = false;
+};
+int run_status(const StatusOptions& options);
 
 /// Generates everything, builds it and runs it until Ctrl-C.
 int run_up_command(const UpOptions& options, std::optional<Database> database);

@@ -454,12 +454,12 @@ std::string database_open_function(Database database) {
 void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Database database, Plan& plan) {
   const Service service = service_of(worker, database);
   std::set<std::string> records;
-  std::set<std::string> files{worker.origin.file};
+  std::set<std::string> origin_files{worker.origin.file};
   std::vector<const Entity*> roots, children;
   for (const std::string& name : worker.entities) {
     const Entity& root = entity_of(pipeline, name);
     records.insert(root.record);
-    files.insert(root.origin.file);
+    origin_files.insert(root.origin.file);
     roots.push_back(&root);
     add_children(pipeline, root, children);
   }
@@ -473,33 +473,20 @@ void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Da
     doc = "Writes to the database: " + listed(worker.entities) + ".";
   }
   json types = types_view(pipeline, {}, {}, {}, records);
-  const std::vector<SourceFile> events_files = events_sources(types);
   std::set<std::string> sources{"generated/main.cpp", "generated/rows.cpp", "generated/tables.cpp",
                                 "generated/worker.cpp"};
-  for (const auto& [path, view] : events_files) sources.insert(path);
   json base = {{"service", service.name},
                {"namespace", service.cpp_name},
                {"pipeline", pipeline.name},
                {"schema", worker.origin.file},
-               {"origin", origins(files)},
+               {"origin", origins(origin_files)},
                {"title", worker.name},
                {"doc", doc_lines(doc)},
                {"is_api", false},
                {"is_custom", false},
                {"has_transforms", !transforms.empty()},
-               {"components", service.components},
-               {"sources", sources}};
-  const std::string folder = service.name + "/";
-  const std::string generated = folder + "generated/";
-  const auto add = [&](const std::string& path, const std::string& name, Owner owner, json view) {
-    view.insert(base.begin(), base.end());
-    plan.files.push_back({path, name, owner, std::move(view)});
-  };
-
-  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", Owner::kPipegen, std::move(types));
-  for (const auto& [path, view] : events_files) {
-    add(folder + path, "service/generated/events.cpp", Owner::kPipegen, view);
-  }
+               {"components", service.components}};
+  ServiceFiles files(plan, service, std::move(base), std::move(types), std::move(sources));
 
   json constants = json::array();
   json tables = json::array();
@@ -525,16 +512,16 @@ void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Da
   }
   json child_views = json::array();
   for (const Entity* child : children) child_views.push_back(row_view(pipeline, *child));
-  add(generated + service.cpp_name + "/rows.hpp", "entities/generated/rows.hpp", Owner::kPipegen,
-      {{"roots", std::move(root_declarations)}});
+  files.header("rows.hpp", "entities/generated/rows.hpp", {{"roots", std::move(root_declarations)}});
   const bool has_children = !child_views.empty();
-  add(generated + "rows.cpp", "entities/generated/rows.cpp", Owner::kPipegen,
+  files.generated(
+      "rows.cpp", "entities/generated/rows.cpp",
       {{"roots", std::move(root_views)}, {"has_children", has_children}, {"children", std::move(child_views)}});
   const std::string schema_origin = origins(schema_files);
-  add(generated + service.cpp_name + "/tables.hpp", "entities/generated/tables.hpp", Owner::kPipegen,
-      {{"origin", schema_origin}, {"constants", std::move(constants)}});
-  add(generated + "tables.cpp", "entities/generated/tables.cpp", Owner::kPipegen,
-      {{"origin", schema_origin}, {"tables", std::move(tables)}});
+  files.header("tables.hpp", "entities/generated/tables.hpp",
+               {{"origin", schema_origin}, {"constants", std::move(constants)}});
+  files.generated("tables.cpp", "entities/generated/tables.cpp",
+                  {{"origin", schema_origin}, {"tables", std::move(tables)}});
 
   json lines = json::array();
   const auto line = [](json& to, const std::string& member, const std::string& value) {
@@ -558,20 +545,20 @@ void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Da
     line(entity, "durable", setting_text("nats", root->durable_setting, root->durable));
     entities.push_back({{"lines", std::move(entity)}, {"read", read_function(root->record)}});
   }
-  add(generated + service.cpp_name + "/worker.hpp", "entities/generated/worker.hpp", Owner::kPipegen, json::object());
-  add(generated + "worker.cpp", "entities/generated/worker.cpp", Owner::kPipegen,
-      {{"lines", std::move(lines)},
-       {"entities", std::move(entities)},
-       {"topology", topology_view(pipeline, needs, false)}});
-  add(generated + "main.cpp", "entities/generated/main.cpp", Owner::kPipegen, json::object());
+  files.header("worker.hpp", "entities/generated/worker.hpp");
+  files.generated("worker.cpp", "entities/generated/worker.cpp",
+                  {{"lines", std::move(lines)},
+                   {"entities", std::move(entities)},
+                   {"topology", topology_view(pipeline, needs, false)}});
+  files.generated("main.cpp", "entities/generated/main.cpp");
 
   if (!transforms.empty()) {
     const json view = {{"transforms", transforms}};
-    add(generated + service.cpp_name + "/transforms.hpp", "entities/generated/transforms.hpp", Owner::kPipegen, view);
-    add(folder + "src/transforms.cpp", "entities/src/transforms.cpp", Owner::kUser, view);
-    add(folder + "src/sources.cmake", "entities/src/sources.cmake", Owner::kUser, json::object());
+    files.header("transforms.hpp", "entities/generated/transforms.hpp", view);
+    files.scaffold("transforms.cpp", "entities/src/transforms.cpp", view);
+    files.scaffold("sources.cmake", "entities/src/sources.cmake");
   }
-  plan_service(pipeline, service, needs, base, plan);
+  plan_service(pipeline, service, needs, files.view(), plan);
   for (const Entity* root : roots) {
     plan.services[service.name]["nats_settings"][root->durable_setting] = root->durable;
   }

@@ -277,9 +277,7 @@ void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
   }
 
   json types = types_view(pipeline, events, published, filled, entity_records);
-  const std::vector<SourceFile> events_files = events_sources(types);
   std::set<std::string> sources{"generated/api.cpp", "generated/main.cpp", "generated/openapi.cpp"};
-  for (const auto& [path, view] : events_files) sources.insert(path);
   json base = {{"service", service.name},
                {"namespace", service.cpp_name},
                {"pipeline", pipeline.name},
@@ -290,34 +288,25 @@ void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
                {"has_transforms", false},
                {"is_custom", false},
                {"components", service.components},
-               {"sources", sources},
                {"origin", origins(origin_files)}};
-  const auto add = [&](const std::string& path, const std::string& name, json view) {
-    view.insert(base.begin(), base.end());
-    plan.files.push_back({path, name, Owner::kPipegen, std::move(view)});
-  };
-  const std::string generated = service.name + "/generated/";
-  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", std::move(types));
-  for (const auto& [path, view] : events_files) {
-    add(service.name + "/" + path, "service/generated/events.cpp", view);
-  }
-  add(generated + service.cpp_name + "/api.hpp", "ingest/generated/api.hpp", json::object());
-  add(generated + "main.cpp", "ingest/generated/main.cpp", json::object());
-  add(generated + "openapi.cpp", "ingest/generated/openapi.cpp",
-      {{"pieces", cpp_strings(openapi(pipeline, fields, filled) + "\n")}});
-  add(generated + "api.cpp", "ingest/generated/api.cpp",
-      {{"uploads", uploads},
-       {"has_uploads", !uploads.empty()},
-       {"events", routes},
-       {"has_events", !routes.empty()},
-       {"entities", entities},
-       {"entity_lines", entity_lines},
-       {"stages", stages},
-       {"port", ingest.port},
-       {"status_bucket", cpp_string(status_bucket(pipeline))},
-       {"idempotency_bucket", cpp_string(pipeline.constant + "_IDEMPOTENCY")},
-       {"topology", topology_view(pipeline, needs, true)}});
-  plan_service(pipeline, service, needs, base, plan);
+  ServiceFiles files(plan, service, std::move(base), std::move(types), std::move(sources));
+  files.header("api.hpp", "ingest/generated/api.hpp");
+  files.generated("main.cpp", "ingest/generated/main.cpp");
+  files.generated("openapi.cpp", "ingest/generated/openapi.cpp",
+                  {{"pieces", cpp_strings(openapi(pipeline, fields, filled) + "\n")}});
+  files.generated("api.cpp", "ingest/generated/api.cpp",
+                  {{"uploads", uploads},
+                   {"has_uploads", !uploads.empty()},
+                   {"events", routes},
+                   {"has_events", !routes.empty()},
+                   {"entities", entities},
+                   {"entity_lines", entity_lines},
+                   {"stages", stages},
+                   {"port", ingest.port},
+                   {"status_bucket", cpp_string(status_bucket(pipeline))},
+                   {"idempotency_bucket", cpp_string(pipeline.constant + "_IDEMPOTENCY")},
+                   {"topology", topology_view(pipeline, needs, true)}});
+  plan_service(pipeline, service, needs, files.view(), plan);
 }
 
 }  // namespace pipegen::gen

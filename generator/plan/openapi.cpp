@@ -336,7 +336,9 @@ void add_entity_operations(Schemas& schemas, json& paths, json& parameters, json
         {"attempts", count()},
         {"error", text()},
         {"received_at", time()},
-        {"updated_at", time()}}},
+        {"updated_at", time()},
+        {"traceparent",
+         {{"type", "string"}, {"description", "The trace that the message belongs to, as W3C writes it."}}}}},
       {"required", json::array({"message_id", "status", "attempts"})}};
   json entity_type = parameter("X-Entity-Type", "header", "Which entity the body is.");
   entity_type["schema"]["enum"] = pipeline.ingest->entities;

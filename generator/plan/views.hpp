@@ -45,6 +45,32 @@ using SourceFile = std::pair<std::string, nlohmann::json>;
 /// compile in under a second.
 std::vector<SourceFile> events_sources(const nlohmann::json& types);
 
+/// Adds the files of one service to a plan; all of them see the service's own view besides theirs.
+class ServiceFiles {
+ public:
+  /// Adds events.hpp and what `types`, a types_view, needs of source files. `view` is the service's, `sources` its
+  /// other generated source files; the view gets all of them.
+  ServiceFiles(Plan& plan, const Service& service, nlohmann::json view, nlohmann::json types,
+               std::set<std::string> sources);
+
+  /// generated/PATH, from the template `from`.
+  void generated(const std::string& path, const std::string& from, nlohmann::json view = nlohmann::json::object());
+  /// generated/NAMESPACE/NAME: one that is included.
+  void header(const std::string& name, const std::string& from, nlohmann::json view = nlohmann::json::object());
+  /// src/NAME: scaffolded once, then the user's.
+  void scaffold(const std::string& name, const std::string& from, nlohmann::json view = nlohmann::json::object());
+
+  const nlohmann::json& view() const { return view_; }
+
+ private:
+  void add(const std::string& path, const std::string& from, Owner owner, nlohmann::json view);
+
+  Plan& plan_;
+  const std::string folder_;
+  const std::string namespace_;
+  nlohmann::json view_;
+};
+
 /// A struct of that name with the record's fields: the event's name where events share a record.
 nlohmann::json record_view(const Pipeline& pipeline, const Record& record, const std::string& name,
                            const std::set<std::string>& filled);

@@ -357,23 +357,10 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
                {"has_transforms", false},
                {"is_custom", stage.action == "custom"},
                {"components", service.components}};
-  const std::vector<SourceFile> events_files = events_sources(types);
   std::set<std::string> sources{"generated/main.cpp", "generated/stage.cpp"};
-  for (const auto& [path, view] : events_files) sources.insert(path);
   if (action != nullptr) sources.insert("generated/handler.cpp");
-  base["sources"] = sources;
 
-  const std::string folder = service.name + "/";
-  const std::string generated = folder + "generated/";
-  const auto add = [&](const std::string& path, const std::string& name, Owner owner, json view) {
-    view.insert(base.begin(), base.end());
-    plan.files.push_back({path, name, owner, std::move(view)});
-  };
-
-  add(generated + service.cpp_name + "/events.hpp", "service/generated/events.hpp", Owner::kPipegen, std::move(types));
-  for (const auto& [path, view] : events_files) {
-    add(folder + path, "service/generated/events.cpp", Owner::kPipegen, view);
-  }
+  ServiceFiles files(plan, service, std::move(base), std::move(types), std::move(sources));
 
   std::set<std::string> stage_files{stage.origin.file, consumed.origin.file};
   json emits = json::array();
@@ -386,14 +373,13 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
                   {"emits", emits},
                   {"collects", stage.collect.has_value()},
                   {"origin", origins({stage.origin.file})}};
-  add(generated + service.cpp_name + "/handler.hpp", "worker/generated/handler.hpp", Owner::kPipegen, handler);
-  add(generated + service.cpp_name + "/stage.hpp", "worker/generated/stage.hpp", Owner::kPipegen,
-      {{"origin", origins({stage.origin.file})}});
+  files.header("handler.hpp", "worker/generated/handler.hpp", handler);
+  files.header("stage.hpp", "worker/generated/stage.hpp", {{"origin", origins({stage.origin.file})}});
   json stage_data = stage_view(pipeline, stage);
   stage_data["origin"] = origins(stage_files);
   stage_data["topology"] = topology_view(pipeline, needs, false);
-  add(generated + "stage.cpp", "worker/generated/stage.cpp", Owner::kPipegen, std::move(stage_data));
-  add(generated + "main.cpp", "worker/generated/main.cpp", Owner::kPipegen, {{"origin", origins({stage.origin.file})}});
+  files.generated("stage.cpp", "worker/generated/stage.cpp", std::move(stage_data));
+  files.generated("main.cpp", "worker/generated/main.cpp", {{"origin", origins({stage.origin.file})}});
 
   if (action != nullptr) {
     const ProducedEvent* produced = stage.produces.empty() ? nullptr : &stage.produces.front();
@@ -438,17 +424,17 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
     }
     // A group's handler needs its first event only when something is copied from it.
     handler["uses_event"] = produced != nullptr && reads_event(*produced);
-    add(generated + "handler.cpp", handler_template(*action), Owner::kPipegen, handler);
+    files.generated("handler.cpp", handler_template(*action), handler);
   } else {
     handler["produces"] = json::array();
     for (const ProducedEvent& produced : stage.produces) {
       handler["produces"].push_back({{"event", produced.event}});
     }
     handler["scaffold_signature"] = handler_signature(pipeline, stage, "[[maybe_unused]] ");
-    add(folder + "src/handler.cpp", "worker/src/handler.cpp", Owner::kUser, handler);
-    add(folder + "src/sources.cmake", "worker/src/sources.cmake", Owner::kUser, json::object());
+    files.scaffold("handler.cpp", "worker/src/handler.cpp", handler);
+    files.scaffold("sources.cmake", "worker/src/sources.cmake");
   }
-  plan_service(pipeline, service, needs, base, plan);
+  plan_service(pipeline, service, needs, files.view(), plan);
 }
 
 }  // namespace pipegen::gen

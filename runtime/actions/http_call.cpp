@@ -1,13 +1,13 @@
 #include "pipegen/actions/http_call.hpp"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "actions/text.hpp"
-#include "core/encoding.hpp"
-#include "core/random.hpp"
+#include "core/trace.hpp"
 #include "http/client.hpp"
 
 namespace pipegen::actions {
@@ -45,13 +45,6 @@ std::string json_object(const Values& values) {
   return out.take();
 }
 
-/// The message's trace, as a new span of it.
-std::string traceparent(const MessageInfo& message) {
-  std::array<std::byte, 8> span{};
-  fill_random(span);
-  return "00-" + message.trace_id + "-" + hex(span) + "-" + message.trace_flags;
-}
-
 /// Throws for an answer that does not say that it is done.
 void judge(const HttpCall& options, const http::HttpResponse& answer) {
   if (answer.is_success()) return;
@@ -80,7 +73,12 @@ HttpCallResult http_call(Context& context, const HttpCall& options) {
   request.url = std::move(*url);
   request.bearer_token = options.bearer_token;
   request.headers.emplace_back("Idempotency-Key", context.message().id);
-  if (!context.message().trace_id.empty()) request.headers.emplace_back("traceparent", traceparent(context.message()));
+  trace::Span span = context.message().trace.has_trace()
+                         ? trace::Span(trace::Kind::kClient, options.method, "", context.message().trace)
+                         : trace::Span();
+  std::map<std::string, std::string> trace_headers;
+  trace::add_to(trace_headers, span.context());
+  request.headers.insert(request.headers.end(), trace_headers.begin(), trace_headers.end());
 
   std::optional<ObjectReader> input;
   std::string content_type = options.content_type;
@@ -113,8 +111,20 @@ HttpCallResult http_call(Context& context, const HttpCall& options) {
   // does not.
   const auto left =
       std::chrono::duration_cast<std::chrono::milliseconds>(context.deadline() - std::chrono::steady_clock::now());
-  const http::HttpResponse answer =
-      http::call(request, std::max(left, std::chrono::milliseconds(0)) + std::chrono::seconds(5), context.stop_token());
+  const http::HttpResponse answer = [&] {
+    try {
+      return http::call(request, std::max(left, std::chrono::milliseconds(0)) + std::chrono::seconds(5),
+                        context.stop_token());
+    } catch (const std::exception& error) {
+      span.fail("call", error.what());
+      throw;
+    }
+  }();
+  span.set("http.request.method", options.method);
+  span.set("server.address", answer.server);
+  span.set("http.response.status_code", answer.status);
+  if (!answer.is_success()) span.fail(std::to_string(answer.status), "the server did not accept it");
+  span.end();
   judge(options, answer);
   context.throw_if_stopped();
   out.status = answer.status;

@@ -24,7 +24,7 @@ std::int64_t version_of(const Delivery& delivery, std::int64_t stream_created) {
   std::int64_t version = 0;
   const auto [end, error] = std::from_chars(given.data(), given.data() + given.size(), version);
   if (!given.empty() && error == std::errc() && end == given.data() + given.size()) return version;
-  return stream_created + static_cast<std::int64_t>(delivery.info.sequence);
+  return stream_created + static_cast<std::int64_t>(delivery.key.sequence);
 }
 
 Timestamp received_at(const Delivery& delivery) {
@@ -54,6 +54,12 @@ std::unique_ptr<Stage> stage_of(const EntityWorkerSpec& spec, const EntitySpec& 
   stage->dead_letter_stream = spec.dead_letter_stream;
   stage->dead_letter_subject = spec.dead_letter_subject;
   return stage;
+}
+
+std::vector<std::string> subjects_of(const EntityWorkerSpec& spec) {
+  std::vector<std::string> subjects;
+  for (const EntitySpec& entity : spec.entities) subjects.push_back(entity.subject);
+  return subjects;
 }
 
 std::size_t writers_of(const EntityWorkerSpec& spec, const Settings& settings, const sql::Database& database) {
@@ -86,44 +92,34 @@ EntityWorker::EntityWorker(nats::Connection& connection, EntityWorkerSpec spec, 
         return stages;
       }()),
       dead_letters_(connection, *stages_.front()),
-      consumed_(metrics.counter("messaging_client_consumed_messages_total", "Messages taken in hand.",
-                                {{"stage", spec_.name}, {"subject", spec_.pipeline + ".ingest.>"}})),
-      redelivered_(
-          metrics.counter("pipegen_redeliveries_total", "Messages delivered more than once.", {{"stage", spec_.name}})),
-      late_(metrics.counter("pipegen_late_redeliveries_total",
-                            "Messages delivered again while in hand: their in-progress signals were late.",
-                            {{"stage", spec_.name}})),
-      acked_(metrics.counter("pipegen_messages_acked_total", "Messages written and acked.", {{"stage", spec_.name}})),
-      naks_(metrics.counter("pipegen_naks_total", "Messages handed back because they could not be written yet.",
-                            {{"stage", spec_.name}})),
-      handed_back_(metrics.counter("pipegen_hand_backs_total", "Messages handed back because the process stops.",
-                                   {{"stage", spec_.name}})),
-      buried_(metrics.counter("pipegen_dead_letters_total", "Messages moved to the dead-letter stream.",
-                              {{"stage", spec_.name}})),
+      intake_(connection.handles().publish, metrics, spec_.name, subjects_of(spec_), [] {}),
       errors_permanent_(errors_of(metrics, spec_.name, "permanent")),
       errors_transient_(errors_of(metrics, spec_.name, "transient")),
       errors_unavailable_(errors_of(metrics, spec_.name, "unavailable")),
       duration_(metrics.seconds("messaging_process_duration_seconds", "Duration of one batch, commit included.",
                                 {{"stage", spec_.name}})),
-      lag_(metrics.seconds("pipegen_delivery_lag_seconds", "Age of a message when it is taken in hand.",
-                           {{"stage", spec_.name}})),
-      pending_(metrics.gauge("pipegen_pending", "Messages not delivered yet, as of the last one that was.",
-                             {{"stage", spec_.name}})),
-      in_flight_(metrics.gauge("pipegen_in_flight", "Messages in hand.", {{"stage", spec_.name}})),
-      held_(metrics.gauge("pipegen_held", "What the worker waits for something for, without fetching more.",
-                          {{"stage", spec_.name}, {"what", "database"}})),
-      connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")) {
+      connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")),
+      holds_(metrics, spec_.name,
+             {.first = options_.hold_first,
+              .most = options_.hold_most,
+              .kinds = {"database", "dead-letters", "transform"},
+              .clock = options_.clock},
+             errors_unavailable_, [this] {
+               const std::lock_guard lock(mutex_);
+               work_.notify_all();
+             }) {
   for (std::size_t i = 0; i < stages_.size(); ++i) {
-    feeds_.push_back(std::make_unique<Feed>(
-        connection_, *stages_[i], options_.consumer,
-        Feed::Hooks{
+    feeds_.push_back(std::make_unique<worker::Feed>(
+        connection_, *stages_[i],
+        worker::Feed::Options{.consumer = options_.consumer,
+                              .first_delay = options_.hold_first,
+                              .most_delay = options_.hold_most,
+                              .clock = options_.clock},
+        worker::Feed::Hooks{
             .room = [this] { return room(); },
             .take = [this, i](nats::Message message, std::int64_t created) { accept(i, std::move(message), created); },
-            .leftover =
-                [this](nats::Message message) {
-                  answer(natsMsg_GetReply(message.get()), "-NAK");
-                  handed_back_.add();
-                }}));
+            .leftover = [this](nats::Message message) { intake_.leave(message); },
+            .pending = [this, i](std::uint64_t count) { intake_.set_pending(i, count); }}));
   }
 }
 
@@ -154,7 +150,8 @@ bool EntityWorker::stop() {
     work_.notify_all();
     changed_.notify_all();
   }
-  const auto end = Clock::now() + options_.grace_period;
+  holds_.stop();
+  const auto end = options_.clock->now() + options_.grace_period;
   for (const auto& feed : feeds_) feed->request_stop();
   for (const auto& feed : feeds_) feed->stop();
   bool all_left = false;
@@ -164,13 +161,13 @@ bool EntityWorker::stop() {
     unwritten.insert(unwritten.end(), suspects_.begin(), suspects_.end());
     suspects_.clear();
     lock.unlock();
-    for (const Item& item : unwritten) hand_back(*item.delivery);
+    for (const Item& item : unwritten) intake_.hand_back(*item.delivery);
     lock.lock();
-    all_left = changed_.wait_until(lock, end, [&] { return writers_left_ == 0; });
+    all_left = options_.clock->wait_until(changed_, lock, end, [&] { return writers_left_ == 0; });
     ticking_ = false;
     changed_.notify_all();
   }
-  for (const auto& delivery : in_hand_.all()) hand_back(*delivery);
+  intake_.hand_back_all();
   ticker_.join();
   if (connection_.connected()) natsConnection_FlushTimeout(connection_.handles().publish, 2'000);
   if (!all_left) {
@@ -179,7 +176,7 @@ bool EntityWorker::stop() {
   }
   for (auto& writer : writers_) writer.join();
   writers_.clear();
-  in_flight_.set(0);
+  intake_.show();
   return true;
 }
 
@@ -188,9 +185,9 @@ Readiness EntityWorker::readiness() const {
   for (const auto& feed : feeds_) {
     if (std::string trouble = feed->trouble(); !trouble.empty()) return {false, std::move(trouble)};
   }
+  if (std::string reason = holds_.reason(); !reason.empty()) return {false, std::move(reason)};
   const std::lock_guard lock(mutex_);
   if (stopping_) return {false, "stopping"};
-  if (!holds_.empty()) return {false, holds_.begin()->second};
   return {true, {}};
 }
 
@@ -200,40 +197,19 @@ Readiness EntityWorker::readiness() const {
 /// trip.
 std::size_t EntityWorker::room() const {
   const std::size_t most = batch_size_ * (2 * writers_count_ + 2);
-  {
-    const std::lock_guard lock(mutex_);
-    if (stopping_ || !holds_.empty()) return 0;
-  }
-  const std::size_t have = in_hand_.size();
-  return have <= most - batch_size_ && in_hand_.bytes() < options_.most_bytes_in_hand ? most - have : 0;
+  if (holds_.any()) return 0;
+  const worker::InHand& in_hand = intake_.in_hand();
+  const std::size_t have = in_hand.size();
+  return have <= most - batch_size_ && in_hand.bytes() < options_.most_bytes_in_hand ? most - have : 0;
 }
 
 void EntityWorker::accept(std::size_t entity, nats::Message message, std::int64_t stream_created) {
-  auto from = worker::parse_ack_subject(natsMsg_GetReply(message.get()));
-  if (!from) {
-    log_.error("a message came with a reply subject that is not JetStream's",
-               {{"reply", natsMsg_GetReply(message.get())}});
-    return;
-  }
-  pending_.set(static_cast<double>(from->pending));
-  const auto delivery = std::make_shared<Delivery>(std::move(message), std::move(*from));
-  consumed_.add();
-  if (delivery->info.deliveries > 1) redelivered_.add();
-  const auto age =
-      std::chrono::system_clock::now().time_since_epoch() - std::chrono::nanoseconds(delivery->key.stored_at);
-  lag_.observe(std::max(0.0, std::chrono::duration<double>(age).count()));
-  switch (in_hand_.add(delivery)) {
-    case worker::InHand::Arrival::kAlreadyDone:
-      return answer(delivery->reply, "+ACK");
-    case worker::InHand::Arrival::kAlreadyInHand:
-      return late_.add();
-    case worker::InHand::Arrival::kNew:
-      break;
-  }
-  in_flight_.add(1);
-  Item item{delivery, entity, version_of(*delivery, stream_created)};
+  auto delivery = intake_.take(std::move(message), entity);
+  if (!delivery) return;
+  const bool suspect = is_suspect(*delivery);
+  const std::int64_t version = version_of(*delivery, stream_created);
   const std::lock_guard lock(mutex_);
-  (is_suspect(*delivery) ? suspects_ : queue_).push_back(std::move(item));
+  (suspect ? suspects_ : queue_).push_back({std::move(delivery), entity, version});
   work_.notify_one();
 }
 
@@ -245,7 +221,7 @@ void EntityWorker::write_batches() {
     bool alone = false, idle = false;
     const Items items = take(alone, idle);
     if (idle) {
-      until_available("database", [&] { writer.session->check(); });
+      holds_.until_available("database", [&] { writer.session->check(); });
       continue;
     }
     if (items.empty()) break;
@@ -267,12 +243,12 @@ EntityWorker::Items EntityWorker::take(bool& alone, bool& idle) {
   std::unique_lock lock(mutex_);
   const auto something = [&] {
     if (stopping_) return true;
-    if (alone_ || !holds_.empty()) return false;
+    if (alone_ || holds_.any()) return false;
     // Suspects wait until nothing else is written, and nothing begins before they were.
     return suspects_.empty() ? !queue_.empty() : writing_ == 0;
   };
-  if (!work_.wait_for(lock, options_.check_every, something)) {
-    idle = queue_.empty() && holds_.empty();
+  if (!options_.clock->wait_for(work_, lock, options_.check_every, something)) {
+    idle = queue_.empty() && !holds_.any();
     if (idle) return {};
     work_.wait(lock, something);
   }
@@ -294,12 +270,12 @@ EntityWorker::Items EntityWorker::take(bool& alone, bool& idle) {
 
 /// In hand at so many ends of the process that it may be what ends it.
 bool EntityWorker::is_suspect(const Delivery& delivery) const {
-  return delivery.info.deliveries > static_cast<std::uint64_t>(max_deliver_);
+  return delivery.deliveries > static_cast<std::uint64_t>(max_deliver_);
 }
 
 /// An eighth at each further end of the process: what was in hand with the one that ends it is soon out of its way.
 std::size_t EntityWorker::suspects_at_a_time(const Item& item) const {
-  const std::uint64_t more = item.delivery->info.deliveries - static_cast<std::uint64_t>(max_deliver_);
+  const std::uint64_t more = item.delivery->deliveries - static_cast<std::uint64_t>(max_deliver_);
   return more > 6 ? 1 : std::max<std::size_t>(1, batch_size_ >> (3 * more));
 }
 
@@ -309,9 +285,62 @@ void EntityWorker::leave() {
   if (std::exchange(alone_, false) || !suspects_.empty()) work_.notify_all();
 }
 
+/// Linked to whatever made its messages, and a part of their trace if they have but one. Only when somebody takes
+/// spans: nothing goes out from here.
+trace::Span EntityWorker::begin_span(const Items& items) const {
+  if (!trace::recording()) return {};
+  std::vector<TraceContext> from;
+  from.reserve(items.size());
+  for (const Item& item : items) from.push_back(item.delivery->trace());
+  const std::size_t entity = items.front().entity;
+  const bool one_entity =
+      std::all_of(items.begin(), items.end(), [entity](const Item& item) { return item.entity == entity; });
+  const std::string destination = one_entity ? spec_.entities[entity].subject : spec_.pipeline + ".ingest.>";
+  trace::Span span = trace::Span::of_batch(trace::Kind::kConsumer, "process", destination, from);
+  if (!span.recorded()) return span;
+  span.set("messaging.system", "nats");
+  span.set("messaging.operation.name", "process");
+  span.set("messaging.operation.type", "process");
+  span.set("messaging.destination.name", destination);
+  if (one_entity) span.set("messaging.consumer.group.name", spec_.entities[entity].durable);
+  span.set("messaging.batch.message_count", items.size());
+  span.set("pipegen.pipeline", spec_.pipeline);
+  span.set("pipegen.stage", spec_.name);
+  span.set("pipegen.stream", spec_.stream);
+  if (items.size() == 1) {
+    span.set("messaging.message.id", items.front().delivery->id());
+    span.set("pipegen.deliveries", items.front().delivery->deliveries);
+  }
+  return span;
+}
+
+/// One transaction.
+std::vector<sql::Session::Rejected> EntityWorker::write_to_database(Writer& writer) {
+  trace::Span span = trace::Span::of_current(trace::Kind::kClient, "BATCH", "INSERT");
+  if (span.recorded()) {
+    span.set("db.system.name", database_.system());
+    span.set("db.operation.name", "BATCH INSERT");
+    span.set("db.operation.batch.size", writer.batch.messages());
+  }
+  try {
+    return writer.session->write(writer.batch, writer.statuses);
+  } catch (const std::exception& error) {
+    span.fail(worker::class_of(error), error.what());
+    throw;
+  }
+}
+
 void EntityWorker::write(Writer& writer, const Items& items) {
+  trace::Span span = begin_span(items);
+  const trace::Scope scope(span);
   std::vector<Failure> failures, hopeless;
   write_rows(writer, items, failures, hopeless);
+  for (const auto* some : {&failures, &hopeless}) {
+    if (!span.recorded()) break;
+    for (const Failure& failure : *some) {
+      span.fail(failure.reason.error_class, std::string(failure.item.delivery->id()) + ": " + failure.reason.message);
+    }
+  }
   if (!failures.empty()) retry_or_bury(writer, failures, hopeless);
   if (!hopeless.empty()) bury(writer, hopeless);
 }
@@ -321,12 +350,12 @@ void EntityWorker::write_alone(Writer& writer, const Items& items) {
   const Item& item = items.front();
   const std::string why = "the process ended while it was written, with nothing else";
   int attempts = 0;
-  const bool noted = until_available("database", [&] {
+  const bool noted = holds_.until_available("database", [&] {
     attempts = writer.session->note_attempt(status_of(item, sql::MessageState::kProcessing, why));
   });
-  if (!noted) return hand_back(*item.delivery);
+  if (!noted) return intake_.hand_back(*item.delivery);
   log_.warning("a message that was in hand at several ends of the process is written alone",
-               {{"message_id", item.delivery->info.id}, {"attempts", attempts}});
+               {{"message_id", item.delivery->id()}, {"attempts", attempts}});
   if (attempts > max_deliver_) return bury(writer, {Failure{item, {"Crash", why}}});
   writer.note_all = true;  // or it would count as being written for ever
   write(writer, items);
@@ -362,11 +391,11 @@ void EntityWorker::write_rows(Writer& writer, std::span<const Item> items, std::
   writer.batch.clear();
   writer.in_batch.clear();
   std::size_t parsed = 0;
-  const bool complete = until_available("transform", [&] {
+  const bool complete = holds_.until_available("transform", [&] {
     for (; parsed < items.size(); ++parsed) add_rows(writer, items[parsed], failures, hopeless);
   });
   if (!complete) {
-    for (const Item& item : items.subspan(parsed)) hand_back(*item.delivery);
+    for (const Item& item : items.subspan(parsed)) intake_.hand_back(*item.delivery);
   }
   if (writer.in_batch.empty()) return;
   writer.statuses.clear();
@@ -379,9 +408,9 @@ void EntityWorker::write_rows(Writer& writer, std::span<const Item> items, std::
   std::vector<sql::Session::Rejected> rejected;
   std::optional<Failure> refused;  // what the database said, and whether it can change its mind
   bool hopeless_one = false;
-  const bool available = until_available("database", [&] {
+  const bool available = holds_.until_available("database", [&] {
     try {
-      rejected = writer.session->write(writer.batch, writer.statuses);
+      rejected = write_to_database(writer);
     } catch (const TransientError& error) {
       refused = Failure{written.front(), {worker::class_of(error), error.what()}};
     } catch (const PermanentError& error) {
@@ -390,7 +419,7 @@ void EntityWorker::write_rows(Writer& writer, std::span<const Item> items, std::
     }
   });
   if (!available) {
-    for (const Item& item : written) hand_back(*item.delivery);
+    for (const Item& item : written) intake_.hand_back(*item.delivery);
     return;
   }
   if (refused && written.size() > 1) {
@@ -417,19 +446,22 @@ void EntityWorker::write_rows(Writer& writer, std::span<const Item> items, std::
     }
     return write_rows(writer, rest, failures, hopeless);
   }
-  for (const Item& item : written) ack(*item.delivery);
+  std::vector<const Delivery*> done;
+  done.reserve(written.size());
+  for (const Item& item : written) done.push_back(item.delivery.get());
+  intake_.ack_all(done);
 }
 
 void EntityWorker::retry_or_bury(Writer& writer, const std::vector<Failure>& failures, std::vector<Failure>& hopeless) {
   for (const Failure& failure : failures) {
     const Delivery& delivery = *failure.item.delivery;
     int attempts = 0;
-    const bool available = until_available("database", [&] {
+    const bool available = holds_.until_available("database", [&] {
       attempts =
           writer.session->note_attempt(status_of(failure.item, sql::MessageState::kFailed, failure.reason.message));
     });
     if (!available) {
-      hand_back(delivery);
+      intake_.hand_back(delivery);
     } else if (attempts >= max_deliver_) {
       hopeless.push_back(failure);
     } else {
@@ -438,13 +470,13 @@ void EntityWorker::retry_or_bury(Writer& writer, const std::vector<Failure>& fai
           backoff.empty() ? milliseconds(0)
                           : worker::at_least(backoff[std::min(static_cast<std::size_t>(attempts), backoff.size()) - 1]);
       log_.warning("the message could not be written; it will be delivered again",
-                   {{"message_id", delivery.info.id},
-                    {"trace_id", delivery.info.trace_id},
+                   {{"message_id", delivery.id()},
+                    {"trace_id", delivery.trace().trace_id()},
                     {"attempts", attempts},
                     {"delay_ms", delay.count()},
                     {"class", failure.reason.error_class},
                     {"error", failure.reason.message}});
-      if (finish(delivery, worker::nak_body(delay), false)) naks_.add();
+      intake_.nak(delivery, delay);
     }
   }
 }
@@ -462,121 +494,50 @@ void EntityWorker::bury(Writer& writer, const std::vector<Failure>& failures) {
     writer.statuses.push_back(status_of(failure.item, sql::MessageState::kDeadLettered, failure.reason.message));
   }
   writer.batch.clear();
-  const bool noted = until_available("dead letters", [&] { dead_letters_.publish_all(letters); }) &&
-                     until_available("database", [&] { writer.session->write(writer.batch, writer.statuses); });
+  const bool noted = holds_.until_available("dead-letters", [&] { dead_letters_.publish_all(letters); }) &&
+                     holds_.until_available("database", [&] { writer.session->write(writer.batch, writer.statuses); });
   for (const Failure& failure : failures) {
     const Delivery& delivery = *failure.item.delivery;
     if (!noted) {
-      hand_back(delivery);
+      intake_.hand_back(delivery);
       continue;
     }
-    log_.error("the message is dead-lettered", {{"message_id", delivery.info.id},
-                                                {"trace_id", delivery.info.trace_id},
-                                                {"sequence", delivery.info.sequence},
-                                                {"deliveries", delivery.info.deliveries},
+    log_.error("the message is dead-lettered", {{"message_id", delivery.id()},
+                                                {"trace_id", delivery.trace().trace_id()},
+                                                {"sequence", delivery.key.sequence},
+                                                {"deliveries", delivery.deliveries},
                                                 {"class", failure.reason.error_class},
                                                 {"error", failure.reason.message}});
-    buried_.add();
-    finish(delivery, "+TERM", true);
+    intake_.term(delivery);
   }
 }
 
 sql::MessageStatus EntityWorker::status_of(const Item& item, sql::MessageState state, std::string error) const {
-  return {.message_id = item.delivery->info.id,
+  return {.message_id = std::string(item.delivery->id()),
           .entity_type = std::string(spec_.entities[item.entity].name),
           .state = state,
           .attempts = 0,
           .error = std::move(error),
           .received_at = received_at(*item.delivery),
-          .updated_at = now()};
-}
-
-// ---------------------------------------------------------------------------------------------------- answers
-
-void EntityWorker::ack(const Delivery& delivery) {
-  if (finish(delivery, "+ACK", true)) acked_.add();
-}
-
-void EntityWorker::hand_back(const Delivery& delivery) {
-  if (finish(delivery, "-NAK", false)) handed_back_.add();
-}
-
-bool EntityWorker::finish(const Delivery& delivery, std::string_view body, bool done) {
-  const auto reply = in_hand_.finish(delivery, done);
-  if (!reply) return false;
-  answer(*reply, body);
-  in_flight_.add(-1);
-  return true;
-}
-
-/// On the connection whose writes the library batches: the acks of a batch are one write.
-void EntityWorker::answer(const std::string& reply, std::string_view body) {
-  natsConnection_Publish(connection_.handles().publish, reply.c_str(), body.data(), static_cast<int>(body.size()));
-}
-
-// ---------------------------------------------------------------------------------------------------- holding
-
-bool EntityWorker::until_available(const std::string& what, const std::function<void()>& work) {
-  milliseconds delay = options_.hold_first;
-  for (bool held = false;; held = true) {
-    std::string reason;
-    try {
-      work();
-      if (held) release(what);
-      return true;
-    } catch (const Unavailable& error) {
-      reason = error.what();
-    } catch (const std::exception& error) {  // a setting, a permission: no message is to blame for it
-      reason = error.what();
-    }
-    errors_unavailable_.add();
-    hold(what, reason);
-    std::unique_lock lock(mutex_);
-    if (changed_.wait_for(lock, worker::jittered(delay), [&] { return stopping_; })) {
-      lock.unlock();
-      release(what);
-      return false;
-    }
-    delay = std::min(delay * 2, options_.hold_most);
-  }
-}
-
-void EntityWorker::hold(const std::string& what, const std::string& reason) {
-  {
-    const std::lock_guard lock(mutex_);
-    const auto [at, is_new] = holds_.insert_or_assign(what, reason);
-    if (!is_new) return;
-    held_.set(1);
-  }
-  log_.warning("holding: something is away", {{"what", what}, {"reason", reason}});
-}
-
-void EntityWorker::release(const std::string& what) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (holds_.erase(what) == 0) return;
-    if (holds_.empty()) {
-      held_.set(0);
-      work_.notify_all();
-    }
-  }
-  log_.info("going on", {{"what", what}});
+          .updated_at = now(),
+          .traceparent = item.delivery->trace().traceparent()};
 }
 
 void EntityWorker::tick() {
   const auto signal_every = std::max<milliseconds>(options_.ack_wait / 3, milliseconds(10));
   const auto pause = std::min<milliseconds>(signal_every / 2, milliseconds(50));
-  auto signal_due = Clock::now() + signal_every;
+  auto signal_due = options_.clock->now() + signal_every;
   std::unique_lock lock(mutex_);
   while (ticking_) {
-    changed_.wait_for(lock, pause, [&] { return !ticking_; });
+    options_.clock->wait_for(changed_, lock, pause, [&] { return !ticking_; });
     if (!ticking_) break;
     lock.unlock();
     connected_.set(connection_.connected() ? 1 : 0);
-    if (Clock::now() >= signal_due) {
-      signal_due = Clock::now() + signal_every;
-      for (const std::string& reply : in_hand_.replies()) answer(reply, "+WPI");
+    if (const auto present = options_.clock->now(); present >= signal_due) {
+      signal_due = present + signal_every;
+      intake_.signal_progress();
     }
+    intake_.show();
     lock.lock();
   }
 }

@@ -13,7 +13,6 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -22,7 +21,8 @@
 #include <thread>
 #include <vector>
 
-#include "entities/feed.hpp"
+#include "core/clock.hpp"
+#include "core/trace.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/entities.hpp"
 #include "pipegen/log.hpp"
@@ -31,7 +31,9 @@
 #include "sql/database.hpp"
 #include "worker/dead_letter.hpp"
 #include "worker/delivery.hpp"
-#include "worker/in_hand.hpp"
+#include "worker/feed.hpp"
+#include "worker/holds.hpp"
+#include "worker/intake.hpp"
 
 namespace pipegen::entities {
 
@@ -49,6 +51,7 @@ struct EntityWorkerOptions {
   std::size_t most_bytes_in_hand = 64u << 20;
   std::size_t most_bytes_in_batch = 16u << 20;
   worker::PullConsumer::Options consumer{.max_bytes = 16u << 20};
+  const AnyClock* clock = &AnyClock::real();
 };
 
 /// Threads: one per entity fetches, each writer (a session of the database) takes what has come, up to a batch, and
@@ -109,6 +112,8 @@ class EntityWorker {
   std::size_t suspects_at_a_time(const Item& item) const;
   void leave();
   void write(Writer& writer, const Items& items);
+  trace::Span begin_span(const Items& items) const;
+  std::vector<sql::Session::Rejected> write_to_database(Writer& writer);
   void write_alone(Writer& writer, const Items& items);
   void write_rows(Writer& writer, std::span<const Item> items, std::vector<Failure>& failures,
                   std::vector<Failure>& hopeless);
@@ -117,16 +122,6 @@ class EntityWorker {
   void bury(Writer& writer, const std::vector<Failure>& failures);
   sql::MessageStatus status_of(const Item& item, sql::MessageState state, std::string error = {}) const;
 
-  // the ends of a message in hand
-  void ack(const worker::Delivery& delivery);
-  bool finish(const worker::Delivery& delivery, std::string_view answer, bool done);
-  void hand_back(const worker::Delivery& delivery);
-  void answer(const std::string& reply, std::string_view body);
-
-  /// Runs `work` until it does not throw Unavailable or ConfigError; false when the worker stops meanwhile.
-  bool until_available(const std::string& what, const std::function<void()>& work);
-  void hold(const std::string& what, const std::string& reason);
-  void release(const std::string& what);
   void tick();
 
   nats::Connection& connection_;
@@ -140,38 +135,28 @@ class EntityWorker {
   Logger log_;
   std::vector<std::unique_ptr<Stage>> stages_;  // of the entities, for the parts that consumers share with stages
   worker::DeadLetters dead_letters_;
-  worker::InHand in_hand_;
+  /// Answers on the connection whose writes the library batches: the acks of a batch are one write.
+  worker::Intake intake_;
 
-  Counter& consumed_;
-  Counter& redelivered_;
-  Counter& late_;
-  Counter& acked_;
-  Counter& naks_;
-  Counter& handed_back_;
-  Counter& buried_;
   Counter& errors_permanent_;
   Counter& errors_transient_;
   Counter& errors_unavailable_;
   Histogram& duration_;
-  Histogram& lag_;
-  Gauge& pending_;
-  Gauge& in_flight_;
-  Gauge& held_;
   Gauge& connected_;
+  worker::Holds holds_;
 
   mutable std::mutex mutex_;
   std::condition_variable work_;     // for the writers
   std::condition_variable changed_;  // for everybody else
   std::deque<Item> queue_;
   std::deque<Item> suspects_;  // delivered so often that they may be what ends the process: written apart
-  std::map<std::string, std::string> holds_;
   std::size_t writing_ = 0;
   bool alone_ = false;  // suspects are being written
   bool stopping_ = false;
   bool ticking_ = false;
   std::size_t writers_left_ = 0;
 
-  std::vector<std::unique_ptr<Feed>> feeds_;
+  std::vector<std::unique_ptr<worker::Feed>> feeds_;
   std::vector<std::thread> writers_;
   std::thread ticker_;
 };

@@ -8,12 +8,13 @@ namespace pipegen {
 
 namespace http {
 
-void add_admin_routes(HttpServer& server, const Metrics& metrics, std::function<Readiness()> readiness) {
+void add_admin_routes(HttpServer& server, Metrics& metrics, std::function<Readiness()> readiness) {
+  Gauge& ready = metrics.gauge("pipegen_ready", "1 while the service can do its work, as /ready says.");
   server.route(
       "GET", "/health", [](Request&) { return Response::json(200, R"({"status":"alive"})"); }, Lane::kReserved);
   server.route(
       "GET", "/ready",
-      [readiness = std::move(readiness)](Request&) {
+      [readiness](Request&) {
         const Readiness now = readiness();
         if (!now.ready) throw Problem(503, now.reason, {{"Retry-After", "5"}});
         return Response::json(200, R"({"status":"ready"})");
@@ -21,7 +22,8 @@ void add_admin_routes(HttpServer& server, const Metrics& metrics, std::function<
       Lane::kReserved);
   server.route(
       "GET", "/metrics",
-      [&metrics](Request&) {
+      [&metrics, &ready, readiness = std::move(readiness)](Request&) {
+        ready.set(readiness().ready ? 1 : 0);
         return Response{.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics.render()};
       },
       Lane::kReserved);
@@ -33,8 +35,7 @@ struct AdminServer::Impl {
   http::HttpServer server;
 };
 
-AdminServer::AdminServer(const std::string& host, int port, const Metrics& metrics,
-                         std::function<Readiness()> readiness)
+AdminServer::AdminServer(const std::string& host, int port, Metrics& metrics, std::function<Readiness()> readiness)
     : impl_(new Impl{http::HttpServer({.host = host, .port = port, .threads = 2, .connections = 64})}) {
   http::add_admin_routes(impl_->server, metrics, std::move(readiness));
   impl_->server.start();

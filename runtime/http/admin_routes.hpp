@@ -10,6 +10,6 @@
 namespace pipegen::http {
 
 /// `metrics` must outlive the server.
-void add_admin_routes(HttpServer& server, const Metrics& metrics, std::function<Readiness()> readiness);
+void add_admin_routes(HttpServer& server, Metrics& metrics, std::function<Readiness()> readiness);
 
 }  // namespace pipegen::http

@@ -54,8 +54,10 @@ std::string line_id(const Uuid& base, std::int64_t number) {
   return id.to_string();
 }
 
-nats::Headers headers_of(const std::string& trace) {
-  return {{"Pipegen-Received-At", to_string(now())}, {"Pipegen-Source", "http"}, {"traceparent", trace}};
+nats::Headers headers_of(const TraceContext& trace) {
+  nats::Headers headers{{"Pipegen-Received-At", to_string(now())}, {"Pipegen-Source", "http"}};
+  trace::add_to(headers, trace);
+  return headers;
 }
 
 Problem stream_full() {
@@ -65,18 +67,19 @@ Problem stream_full() {
 
 /// For the log lines about a request; only when there are any.
 template <typename Function>
-auto with_trace(Request& request, const std::string& trace, Function function) {
+auto with_trace(Request& request, Function function) {
   try {
     return function();
   } catch (...) {
-    request.log = request.log.with({{"trace_id", trace.substr(3, 32)}});
+    IngestContext::log_trace(request);
     throw;
   }
 }
 
 }  // namespace
 
-EntityRoutes::EntityRoutes(IngestContext& context, Metrics& metrics) : context_(context) {
+EntityRoutes::EntityRoutes(IngestContext& context, Metrics& metrics)
+    : context_(context), sent_(metrics, context.stage_label()) {
   for (const EntityIngest& entity : context.api.entities) {
     const auto counter = [&](const char* outcome) {
       return &metrics.counter("pipegen_ingested_messages_total", "Messages that clients sent, by what became of them.",
@@ -172,7 +175,6 @@ Response EntityRoutes::post_entity(Request& request, const Entity* entity) {
   if (media_type_of(request.header("Content-Type").value_or("")) != "application/json") {
     throw Problem(415, "send the message with Content-Type: application/json");
   }
-  const std::string trace = traceparent_from(request.header("traceparent"));
   const auto digest_of = [](const Entity& used, const std::string& body) {
     return base64url(Sha256::of(bytes_of(std::string(used.api->path) + "\n" + body)));
   };
@@ -196,7 +198,10 @@ Response EntityRoutes::post_entity(Request& request, const Entity* entity) {
     const std::string body = read();
     if (attempt.commit) attempt.commit(digest_of(*entity, body));
     try {
-      nats.publish_together(entity->api->subject, body, attempt.id, headers_of(trace));
+      IngestContext::send_in(IngestContext::begin_send(request, entity->api->subject, attempt.id, body.size()),
+                             [&](const TraceContext& trace) {
+                               nats.publish_together(entity->api->subject, body, attempt.id, headers_of(trace));
+                             });
     } catch (const nats::StreamFull&) {
       throw stream_full();
     } catch (const nats::Unconfirmed&) {
@@ -206,9 +211,10 @@ Response EntityRoutes::post_entity(Request& request, const Entity* entity) {
       throw Problem(413, "the message is larger than the message server takes");
     }
     entity->accepted->add();
+    sent_.count(entity->api->subject, body.size());
     return accepted("", attempt.id, "/ingest/status/" + attempt.id);
   };
-  return with_trace(request, trace, [&] {
+  return with_trace(request, [&] {
     const auto key = IngestContext::idempotency_key(request);
     if (!key) {
       Attempt attempt{.id = Uuid::random().to_string(), .commit = nullptr};
@@ -231,7 +237,7 @@ Response EntityRoutes::post_entity(Request& request, const Entity* entity) {
 /// One batch on its way in.
 class EntityRoutes::Batch {
  public:
-  Batch(const EntityRoutes& routes, const Entity* entity, const std::string& trace, std::optional<Uuid> base)
+  Batch(EntityRoutes& routes, const Entity* entity, const TraceContext& trace, std::optional<Uuid> base)
       : routes_(routes),
         entity_(entity),
         base_(base),
@@ -257,6 +263,7 @@ class EntityRoutes::Batch {
     const std::string id = base_ ? line_id(*base_, number) : Uuid::random().to_string();
     if (!publisher_.publish(number, entity->api->subject, text, id, headers_)) throw Stopped();
     entity->accepted->add();
+    routes_.sent_.count(entity->api->subject, text.size());
   }
 
   void reject(std::int64_t number, std::string detail, std::string errors = "[]") {
@@ -334,7 +341,7 @@ class EntityRoutes::Batch {
     return out.take();
   }
 
-  const EntityRoutes& routes_;
+  EntityRoutes& routes_;
   const Entity* entity_;
   const std::optional<Uuid> base_;
   const nats::Headers headers_;
@@ -356,12 +363,12 @@ Response EntityRoutes::post_batch(Request& request) {
     throw Problem(415, "send the messages one per line as application/x-ndjson, or as an array in application/json");
   }
   const Entity* entity = named(request);
-  const std::string trace = traceparent_from(request.header("traceparent"));
   const std::uint64_t max_line = max_body();
   const auto key = IngestContext::idempotency_key(request);
 
   const auto accept = [&](Attempt& attempt) {
-    Batch batch(*this, entity, trace, key ? Uuid::parse(attempt.id) : std::nullopt);
+    // The messages are children of the request itself: a span for each of a million lines would tell nothing more.
+    Batch batch(*this, entity, request.span.context(), key ? Uuid::parse(attempt.id) : std::nullopt);
     BatchReader reader(
         form, max_line, [&](std::int64_t number, std::string_view text) { batch.message(number, text); },
         [&](std::int64_t number, const std::string& detail) { batch.reject(number, detail); });
@@ -379,6 +386,7 @@ Response EntityRoutes::post_batch(Request& request) {
       broken = problem;
     }
     batch.finish();
+    request.span.set("messaging.batch.message_count", batch.accepted());
     if (broken) throw batch.add_counts(*broken);
     if (batch.accepted() == 0) {
       Problem nothing(422, "none of the messages was accepted");
@@ -393,7 +401,7 @@ Response EntityRoutes::post_batch(Request& request) {
     request.read_body(kAnySize, context_.upload_timeout, [&](BytesView part) { sum.update(part); });
     return base64url(sum.finish());
   };
-  return with_trace(request, trace, [&] { return context_.once(request, key, {.accept = accept, .digest = digest}); });
+  return with_trace(request, [&] { return context_.once(request, key, {.accept = accept, .digest = digest}); });
 }
 
 // --- GET /ingest/status/{id} -----------------------------------------------------------------------------------------
@@ -410,6 +418,7 @@ Response status_answer(const std::string& message_id, const MessageRecord& recor
   if (!record.error.empty()) out.field("error", json::repaired_utf8(record.error));
   if (record.received_at != Timestamp{}) out.field("received_at", record.received_at);
   if (record.updated_at != Timestamp{}) out.field("updated_at", record.updated_at);
+  if (!record.traceparent.empty()) out.field("traceparent", json::repaired_utf8(record.traceparent));
   out.end_object();
   return Response::json(200, out.take());
 }

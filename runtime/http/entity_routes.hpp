@@ -9,6 +9,7 @@
 
 #include "http/ingest_context.hpp"
 #include "http/server.hpp"
+#include "nats/sent.hpp"
 #include "pipegen/message_status.hpp"
 #include "pipegen/metrics.hpp"
 
@@ -46,6 +47,7 @@ class EntityRoutes {
   std::string names() const;
 
   IngestContext& context_;
+  nats::SentCounters sent_;
   std::vector<Entity> entities_;
   FindMessage find_row_;
 };

@@ -42,19 +42,6 @@ Entry read_entry(json::Reader& in) {
   return out;
 }
 
-std::string text_of(std::string_view state, const Idempotency::Claim& claim, std::string_view digest,
-                    std::string_view response = {}) {
-  json::Writer out;
-  out.begin_object();
-  out.field("state", state);
-  out.field("at", now());
-  out.field("id", claim.id);
-  if (!digest.empty()) out.field("digest", digest);
-  if (!response.empty()) out.field("response", response);
-  out.end_object();
-  return out.take();
-}
-
 }  // namespace
 
 Problem other_payload() {
@@ -83,8 +70,22 @@ std::string parse_idempotency_key(std::string_view header) {
   return key;
 }
 
-Idempotency::Idempotency(nats::Connection& connection, std::string bucket, std::chrono::milliseconds takeover)
-    : store_(connection, std::move(bucket)), takeover_(takeover) {}
+Idempotency::Idempotency(nats::Connection& connection, std::string bucket, std::chrono::milliseconds takeover,
+                         const AnyClock& clock)
+    : store_(connection, std::move(bucket)), takeover_(takeover), clock_(&clock) {}
+
+std::string Idempotency::text_of(std::string_view state, const Claim& claim, std::string_view digest,
+                                 std::string_view response) const {
+  json::Writer out;
+  out.begin_object();
+  out.field("state", state);
+  out.field("at", clock_->wall_time());
+  out.field("id", claim.id);
+  if (!digest.empty()) out.field("digest", digest);
+  if (!response.empty()) out.field("response", response);
+  out.end_object();
+  return out.take();
+}
 
 Idempotency::Claim Idempotency::begin(std::string_view path, std::string_view key) {
   Claim claim;
@@ -128,7 +129,7 @@ void Idempotency::begin(Claim& claim, std::string_view path, std::string_view ke
       claim.response = std::move(entry.response);
       return;
     }
-    if (entry.state == "running" && now() - entry.at <= takeover_) return;
+    if (entry.state == "running" && clock_->wall_time() - entry.at <= takeover_) return;
     if (Uuid::parse(entry.id)) claim.id = std::move(entry.id);
     if (put(claim, text_of("running", claim, claim.digest), found->revision)) {
       claim.state = Claim::State::kMine;

@@ -17,6 +17,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/clock.hpp"
 #include "http/server.hpp"
 #include "pipegen/key_value.hpp"
 
@@ -32,7 +33,8 @@ Problem other_payload();
 class Idempotency {
  public:
   /// A key whose request has been running for longer than `takeover` is taken to be of a process that died.
-  Idempotency(nats::Connection& connection, std::string bucket, std::chrono::milliseconds takeover);
+  Idempotency(nats::Connection& connection, std::string bucket, std::chrono::milliseconds takeover,
+              const AnyClock& clock = AnyClock::real());
 
   struct Claim {
     /// kUnsure: the server went away before it said whether it has the claim. release() it then, once it is back, or
@@ -58,11 +60,14 @@ class Idempotency {
   void release(const Claim& claim, bool published);
 
  private:
+  std::string text_of(std::string_view state, const Claim& claim, std::string_view digest,
+                      std::string_view response = {}) const;
   void begin(Claim& claim, std::string_view path, std::string_view key);
   bool put(Claim& claim, std::string text, std::uint64_t revision);
 
   KeyValue store_;
   std::chrono::milliseconds takeover_;
+  const AnyClock* clock_;
 };
 
 }  // namespace pipegen::http

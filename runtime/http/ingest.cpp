@@ -11,7 +11,9 @@
 
 #include "http/ingest_server.hpp"
 #include "http/service.hpp"
+#include "http/trace_exporter.hpp"
 #include "nats/garbage.hpp"
+#include "nats/promises.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
@@ -28,6 +30,7 @@ int check(const IngestApi& api, const Settings& settings, std::string_view servi
   try {
     nats::Connection connection(nats::options_from(settings, service));
     nats::ensure(connection, api.topology);
+    nats::log_published(connection, api.topology, Logger());
   } catch (const Unavailable& error) {
     throw ConfigError(error.what());
   }
@@ -38,7 +41,8 @@ int check(const IngestApi& api, const Settings& settings, std::string_view servi
 int serve(IngestApi api, const Settings& settings, std::string_view service) {
   const Logger log;
   Metrics metrics;
-  Gauge& connected = metrics.gauge("pipegen_nats_connected", "1 while the connection to NATS stands.");
+  // Before whatever makes spans, so that it goes after that.
+  const auto traces = http::export_traces(service, api.pipeline, metrics);
   nats::ConnectionOptions options = nats::options_from(settings, service);
   options.metrics = &metrics;
   const Topology topology = api.topology;
@@ -67,11 +71,10 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   std::thread setup([&] {
     try {
       connection = std::make_unique<nats::Connection>(options, 0ms);
-      connection->on_change([&connected](bool up) { connected.set(up ? 1 : 0); });
-      connected.set(1);
       while (true) {
         try {
           nats::ensure(*connection, topology);
+          nats::log_published(*connection, topology, log);
           break;
         } catch (const Unavailable& error) {
           log.warning("NATS went away while the service started", {{"reason", error.what()}});
@@ -110,6 +113,7 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   garbage.request_stop();
   const int cut = server.stop(grace);
   if (cut > 0) log.warning("requests were cut at the end of the grace period", {{"requests", cut}});
+  if (traces) traces->close();
   log.info("stopped");
   return 0;
 }

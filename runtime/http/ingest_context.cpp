@@ -50,10 +50,18 @@ Accepted accepted(const std::string& workflow_id, const std::string& message_id,
   return {out.take(), std::move(location)};
 }
 
-IngestContext::IngestContext(IngestApi given, const Settings& used)
+IngestContext::IngestContext(IngestApi given, const Settings& used, const AnyClock& used_clock)
     : api(std::move(given)),
       settings(used),
-      upload_timeout(settings.duration(api.section + ".upload_timeout", 10min)) {}
+      upload_timeout(settings.duration(api.section + ".upload_timeout", 10min)),
+      clock(used_clock),
+      later(clock) {}
+
+std::string IngestContext::stage_label() const {
+  std::string label = api.section;
+  std::replace(label.begin(), label.end(), '_', '-');
+  return label;
+}
 
 Readiness IngestContext::readiness() const {
   const nats::Connection* nats = attached;
@@ -90,12 +98,12 @@ Response IngestContext::once(Request& request, const std::optional<std::string>&
   if (!key || api.idempotency_bucket.empty()) return task.accept(attempt).response();
   const auto takeover =
       task.takeover > 0ms ? task.takeover : std::max<std::chrono::milliseconds>(10min, upload_timeout + 1min);
-  Idempotency idempotency(connection(), name_of(api.topology.key_values, api.idempotency_bucket), takeover);
+  Idempotency idempotency(connection(), name_of(api.topology.key_values, api.idempotency_bucket), takeover, clock);
   Idempotency::Claim claim = idempotency.begin(request.path, *key);
-  const auto give_up = std::chrono::steady_clock::now() + task.patience;
-  for (auto pause = 5ms; claim.state == Idempotency::Claim::State::kBusy && std::chrono::steady_clock::now() < give_up;
+  const auto give_up = clock.now() + task.patience;
+  for (auto pause = 5ms; claim.state == Idempotency::Claim::State::kBusy && clock.now() < give_up;
        pause = std::min(pause * 2, 100ms)) {
-    std::this_thread::sleep_for(pause);
+    clock.sleep_for(pause);
     claim = idempotency.begin(request.path, *key);
   }
   switch (claim.state) {
@@ -140,10 +148,22 @@ std::optional<std::string> IngestContext::idempotency_key(const Request& request
   return parse_idempotency_key(*header);
 }
 
-std::string IngestContext::begin_trace(Request& request) {
-  std::string trace = traceparent_from(request.header("traceparent"));
-  request.log = request.log.with({{"trace_id", trace.substr(3, 32)}});
-  return trace;
+void IngestContext::log_trace(Request& request) {
+  const TraceContext& trace = request.span.context();
+  request.log = request.log.with({{"trace_id", trace.trace_id()}, {"span_id", trace.span_id()}});
+}
+
+trace::Span IngestContext::begin_send(const Request& request, std::string_view subject, std::string_view message_id,
+                                      std::size_t size) {
+  trace::Span span(trace::Kind::kProducer, "send", subject, request.span.context());
+  if (!span.recorded()) return span;
+  span.set("messaging.system", "nats");
+  span.set("messaging.operation.name", "send");
+  span.set("messaging.operation.type", "send");
+  span.set("messaging.destination.name", subject);
+  span.set("messaging.message.id", message_id);
+  span.set("messaging.message.body.size", size);
+  return span;
 }
 
 }  // namespace pipegen::http

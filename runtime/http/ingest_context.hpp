@@ -4,11 +4,14 @@
 
 #include <atomic>
 #include <chrono>
+#include <exception>
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "core/clock.hpp"
 #include "http/later.hpp"
 #include "http/server.hpp"
 #include "pipegen/admin.hpp"
@@ -51,9 +54,11 @@ struct OnceTask {
 
 /// Thread safe.
 struct IngestContext {
-  IngestContext(IngestApi given, const Settings& used);
+  IngestContext(IngestApi given, const Settings& used, const AnyClock& used_clock);
 
   Readiness readiness() const;
+  /// What metrics call it: the name of the service, as of its section of the settings.
+  std::string stage_label() const;
   /// Throws Problem 503 while there is none.
   nats::Connection& connection() const;
   static std::string name_of(const std::vector<BucketSpec>& buckets, const std::string& schema_name);
@@ -62,12 +67,26 @@ struct IngestContext {
   /// Runs the task once per key; a repetition of the same payload gets the first answer.
   Response once(Request& request, const std::optional<std::string>& key, const OnceTask& task);
   static std::optional<std::string> idempotency_key(const Request& request);
-  /// The trace of what this request publishes, which its log lines carry too.
-  static std::string begin_trace(Request& request);
+  /// The request's trace on its log lines.
+  static void log_trace(Request& request);
+  /// Of one message that the request publishes; its context goes into the message's headers.
+  static trace::Span begin_send(const Request& request, std::string_view subject, std::string_view message_id,
+                                std::size_t size);
+  /// Runs `send`; when it throws, the span says so.
+  template <typename Send>
+  static void send_in(trace::Span span, Send send) {
+    try {
+      send(span.context());
+    } catch (const std::exception& error) {
+      span.fail("publish", error.what());
+      throw;
+    }
+  }
 
   const IngestApi api;
   const Settings settings;
   const std::chrono::milliseconds upload_timeout;
+  const AnyClock& clock;
   std::atomic<nats::Connection*> attached = nullptr;
   Later later;
 };

@@ -8,6 +8,7 @@
 #include "http/admin_routes.hpp"
 #include "http/bearer.hpp"
 #include "http/entity_routes.hpp"
+#include "http/head.hpp"
 #include "http/idempotency.hpp"
 #include "http/ingest_context.hpp"
 #include "http/ingest_page.hpp"
@@ -123,8 +124,8 @@ class IngestOutbox final : public Outbox {
   Fresh fresh() override { return Fresh(message_id(events_.size())); }
   void publish(Outgoing event) override { events_.push_back(std::move(event)); }
 
-  void flush(nats::Connection& connection, nats::Headers headers, std::string_view workflow_id) {
-    if (!workflow_id.empty()) headers["Pipegen-Workflow-Id"] = workflow_id;
+  void flush(nats::Connection& connection, const Request& request, std::string_view workflow_id,
+             nats::SentCounters& sent) {
     const auto room = static_cast<std::size_t>(std::max<std::int64_t>(0, connection.max_payload() - kHeaderRoom));
     for (const auto& event : events_) {
       if (event.payload.size() > room) {
@@ -133,13 +134,22 @@ class IngestOutbox final : public Outbox {
       }
     }
     for (std::size_t i = 0; i < events_.size(); ++i) {
+      const std::string id = message_id(i);
+      trace::Span span = IngestContext::begin_send(request, events_[i].subject, id, events_[i].payload.size());
+      if (!workflow_id.empty()) span.set("messaging.message.conversation_id", workflow_id);
       try {
-        connection.publish(events_[i].subject, events_[i].payload, message_id(i), headers);
+        IngestContext::send_in(std::move(span), [&](const TraceContext& trace) {
+          nats::Headers headers;
+          trace::add_to(headers, trace);
+          if (!workflow_id.empty()) headers["Pipegen-Workflow-Id"] = workflow_id;
+          connection.publish(events_[i].subject, events_[i].payload, id, headers);
+        });
       } catch (const nats::Unconfirmed&) {
         may_be_stored_ = true;
         throw;
       }
       may_be_stored_ = true;
+      sent.count(events_[i].subject, events_[i].payload.size());
     }
   }
 
@@ -171,14 +181,19 @@ struct ByteRange {
 /// A single range of RFC 9110, 14.2; nothing when the header is to be ignored (not a range of octets, or several).
 /// Throws Problem 416 for one that lies outside.
 std::optional<ByteRange> parse_range(std::string_view header, std::uint64_t size) {
-  if (!header.starts_with("bytes=") || header.find(',') != std::string_view::npos) return std::nullopt;
-  header.remove_prefix(6);
+  constexpr std::string_view kUnit = "bytes=";
+  if (!same_word(header.substr(0, kUnit.size()), kUnit) || header.find(',') != std::string_view::npos) {
+    return std::nullopt;
+  }
+  header.remove_prefix(kUnit.size());
   const std::size_t dash = header.find('-');
   if (dash == std::string_view::npos) return std::nullopt;
   const auto number = [](std::string_view text) -> std::optional<std::uint64_t> {
     std::uint64_t value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+    if (end != text.data() + text.size()) return std::nullopt;
+    if (error == std::errc::result_out_of_range) return UINT64_MAX;  // beyond any object, but a number
+    if (error != std::errc()) return std::nullopt;
     return value;
   };
   const std::string_view first_text = header.substr(0, dash);
@@ -215,12 +230,13 @@ const char* word_of(WorkflowStatus::State state) {
 }  // namespace
 
 struct IngestServer::Impl {
-  Impl(IngestApi given, const Settings& used, Metrics& metrics)
-      : context(std::move(given), used),
+  Impl(IngestApi given, const Settings& used, Metrics& metrics, const AnyClock& clock)
+      : context(std::move(given), used, clock),
         api(context.api),
         settings(context.settings),
         upload_timeout(context.upload_timeout),
         tokens(settings, api.section),
+        sent(metrics, context.stage_label()),
         entities(context, metrics),
         server(server_options(context, metrics)) {
     if (!api.entities.empty()) {
@@ -259,7 +275,8 @@ struct IngestServer::Impl {
         .connections = static_cast<int>(settings.integer(section + ".connections", 800, 1, 1000)),
         .connections_per_address = static_cast<int>(settings.integer(section + ".connections_per_address", 0, 0, 1000)),
         .queue = static_cast<int>(settings.integer(section + ".queue", 1000, 1, 1000)),
-        .metrics = &metrics};
+        .metrics = &metrics,
+        .traces = true};
   }
 
   /// A route for those who have a token, if tokens are set.
@@ -381,7 +398,7 @@ struct IngestServer::Impl {
 
   Response post_upload(Request& request, const Upload& upload) {
     nats::Connection& nats = context.connection();
-    const std::string trace = IngestContext::begin_trace(request);
+    IngestContext::log_trace(request);
     const auto key = IngestContext::idempotency_key(request);
     const std::string media_type = media_type_of(request.header("Content-Type").value_or(""));
     const bool is_form = media_type == "multipart/form-data";
@@ -410,7 +427,7 @@ struct IngestServer::Impl {
       const ObjectInfo stored = object.finish();
       try {
         upload.publish(given, workflow_id, object_key, outbox);
-        outbox.flush(nats, {{"traceparent", trace}}, workflow_id);
+        outbox.flush(nats, request, workflow_id, sent);
       } catch (...) {
         attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
         // An event that may be stored must find its object.
@@ -529,7 +546,8 @@ struct IngestServer::Impl {
     Response response{.content_type = result.media_type};
     response.headers = {{"Accept-Ranges", "bytes"}, {"ETag", etag}};
     ByteRange range{0, info->size};
-    const auto wanted = request.header("Range");
+    // RFC 9110, 14.2: a range has no meaning with HEAD.
+    const auto wanted = request.method == "GET" ? request.header("Range") : std::nullopt;
     const auto same = request.header("If-Range");
     if (wanted && (!same || *same == etag)) {
       if (const auto part = parse_range(*wanted, info->size)) {
@@ -554,7 +572,7 @@ struct IngestServer::Impl {
     if (media_type_of(request.header("Content-Type").value_or("")) != "application/json") {
       throw Problem(415, "send the event as application/json");
     }
-    const std::string trace = IngestContext::begin_trace(request);
+    IngestContext::log_trace(request);
     const auto key = IngestContext::idempotency_key(request);
     const auto max_body =
         static_cast<std::uint64_t>(std::clamp<std::int64_t>(nats.max_payload() - kHeaderRoom, 1, kMaxEventBody));
@@ -570,7 +588,7 @@ struct IngestServer::Impl {
       }
       attempt.commit(digest_of(body));
       try {
-        outbox.flush(nats, {{"traceparent", trace}}, workflow_id);
+        outbox.flush(nats, request, workflow_id, sent);
       } catch (...) {
         attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
         throw;
@@ -588,13 +606,14 @@ struct IngestServer::Impl {
   const Settings& settings;
   const std::chrono::milliseconds upload_timeout;
   const BearerTokens tokens;
+  nats::SentCounters sent;
   EntityRoutes entities;
   HttpServer server;
   Logger log;
 };
 
-IngestServer::IngestServer(IngestApi api, const Settings& settings, Metrics& metrics)
-    : impl_(std::make_unique<Impl>(std::move(api), settings, metrics)) {}
+IngestServer::IngestServer(IngestApi api, const Settings& settings, Metrics& metrics, const AnyClock& clock)
+    : impl_(std::make_unique<Impl>(std::move(api), settings, metrics, clock)) {}
 
 IngestServer::~IngestServer() { stop(std::chrono::milliseconds(0)); }
 

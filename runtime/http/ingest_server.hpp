@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 
+#include "core/clock.hpp"
 #include "pipegen/ingest.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/nats.hpp"
@@ -15,8 +16,8 @@ namespace pipegen::http {
 /// safe.
 class IngestServer {
  public:
-  /// `metrics` must outlive it. Throws ConfigError: a setting is wrong, the port is taken.
-  IngestServer(IngestApi api, const Settings& settings, Metrics& metrics);
+  /// `metrics` and `clock` must outlive it. Throws ConfigError: a setting is wrong, the port is taken.
+  IngestServer(IngestApi api, const Settings& settings, Metrics& metrics, const AnyClock& clock = AnyClock::real());
   /// Stops at once.
   ~IngestServer();
 

@@ -18,7 +18,7 @@ void Later::start(std::function<bool()> can_run) {
   can_run_ = std::move(can_run);
   thread_ = std::thread([this] {
     std::unique_lock lock(mutex_);
-    while (!changed_.wait_for(lock, 1s, [this] { return stopping_; })) {
+    while (!clock_.wait_for(changed_, lock, 1s, [this] { return stopping_; })) {
       if (tasks_.empty() || !can_run_()) continue;
       Tasks batch;
       batch.swap(tasks_);

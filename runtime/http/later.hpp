@@ -8,12 +8,15 @@
 #include <thread>
 #include <vector>
 
+#include "core/clock.hpp"
+
 namespace pipegen::http {
 
 /// Does it as soon as NATS is back. What it holds is lost with the process, so nothing here may be needed for a
 /// promise, only for tidiness. Thread safe.
 class Later {
  public:
+  explicit Later(const AnyClock& clock = AnyClock::real()) : clock_(clock) {}
   ~Later() { stop(); }
 
   void start(std::function<bool()> can_run);
@@ -30,6 +33,7 @@ class Later {
   /// Gives back those whose time has not come.
   static Tasks run(Tasks tasks);
 
+  const AnyClock& clock_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::function<bool()> can_run_;

@@ -18,8 +18,6 @@ inline constexpr std::int64_t kHeaderRoom = 4096;  // of a message, in the serve
 std::string media_type_of(std::string_view content_type);
 /// "a, b, c"
 std::string joined(const std::vector<std::string>& names);
-/// W3C trace context for what this request publishes: its trace goes on, under a new span.
-std::string traceparent_from(const std::optional<std::string>& incoming);
 /// Throws Problem 400: what is not JSON at all is another mistake than JSON that is no such event.
 void check_json(std::string_view body);
 

@@ -38,6 +38,18 @@ std::optional<std::map<std::string, std::string>> match(std::string_view pattern
   return parameters;
 }
 
+/// One more, as long as it lives.
+class Active {
+ public:
+  explicit Active(Gauge& gauge) : gauge_(gauge) { gauge_.add(1); }
+  ~Active() { gauge_.add(-1); }
+  Active(const Active&) = delete;
+  Active& operator=(const Active&) = delete;
+
+ private:
+  Gauge& gauge_;
+};
+
 Problem problem_of(const json::Invalid& invalid) {
   return Problem(422, "the request is not what the schema says").with("errors", violations_json(invalid.violations()));
 }
@@ -95,6 +107,12 @@ Response Problem::response() const {
   return {.status = status_, .headers = headers_, .content_type = "application/problem+json", .body = body.take()};
 }
 
+Router::Router(Metrics* metrics, bool traces) : metrics_(metrics), traces_(traces) {
+  if (metrics_ != nullptr) {
+    active_ = &metrics_->gauge("http_server_active_requests", "Requests that are being served, but for admin routes.");
+  }
+}
+
 void Router::add(std::string method, std::string pattern, Handler handler, Lane lane) {
   Route& route = routes_.emplace_back();
   route.method = std::move(method);
@@ -108,13 +126,34 @@ bool Router::is_reserved(std::string_view path) const {
                      [path](const Route& route) { return route.lane == Lane::kReserved && route.pattern == path; });
 }
 
+namespace {
+
+/// The work that the client's own span waits for, if it said that it has one.
+trace::Span begin_span(const Request& request, const std::string& pattern) {
+  const auto traceparent = request.header("traceparent");
+  TraceContext from;
+  if (traceparent) from = trace::parse(*traceparent, request.header("tracestate").value_or(""));
+  trace::Span span(trace::Kind::kServer, request.method, pattern, from);
+  span.set("http.request.method", request.method);
+  span.set("http.route", pattern);
+  span.set("url.path", request.path);
+  span.set("url.scheme", "http");
+  return span;
+}
+
+}  // namespace
+
 Response Router::answer(Request& request, const std::function<void(const Response&)>& admit) const {
   const auto start = std::chrono::steady_clock::now();
   std::string pattern = "unmatched";
   const Route* route = nullptr;
+  std::optional<Active> active;
   Response response = [&] {
     try {
       route = &find(request, pattern);
+      if (active_ != nullptr && route->lane == Lane::kOrdinary) active.emplace(*active_);
+      if (traces_ && route->lane == Lane::kOrdinary) request.span = begin_span(request, pattern);
+      const trace::Scope scope(request.span);
       Response given = route->handler(request);
       admit(given);
       return given;
@@ -133,6 +172,12 @@ Response Router::answer(Request& request, const std::function<void(const Respons
       return Problem(500, "the service failed; its log says why").response();
     }
   }();
+  if (request.span.recorded()) {
+    request.span.set("http.response.status_code", response.status);
+    // What the client did wrong is no failure of the server.
+    if (response.status >= 500) request.span.fail(std::to_string(response.status), title_of(response.status));
+    request.span.end();
+  }
   if (metrics_ != nullptr) {
     observe(route, pattern, request.method, response.status,
             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());

@@ -20,7 +20,8 @@ const char* title_of(int status);
 /// Thread safe once every route is added.
 class Router {
  public:
-  explicit Router(Metrics* metrics) : metrics_(metrics) {}
+  /// `metrics` gets the duration of requests, and how many run; may be null. `traces`: requests have spans.
+  Router(Metrics* metrics, bool traces);
 
   void add(std::string method, std::string pattern, Handler handler, Lane lane);
   /// Whether the path, as it came, is of a route on the reserved lane.
@@ -45,6 +46,8 @@ class Router {
 
   std::deque<Route> routes_;
   Metrics* metrics_;
+  Gauge* active_ = nullptr;
+  bool traces_;
 };
 
 }  // namespace pipegen::http

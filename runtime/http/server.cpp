@@ -16,6 +16,7 @@
 #include <condition_variable>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -86,7 +87,7 @@ struct HttpServer::Impl {
 
   explicit Impl(ServerOptions given)
       : options(std::move(given)),
-        router(options.metrics),
+        router(options.metrics, options.traces),
         slots(std::max(1, options.threads * 3 / 4)),
         listener(bind_to(options)),
         number(port_of(listener)),
@@ -94,6 +95,8 @@ struct HttpServer::Impl {
         waker(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     watch(listener);
     watch(waker);
+    if (options.metrics == nullptr) return;
+    for (const int status : {400, 408, 413, 429, 431, 503}) refusals(status);
   }
   ~Impl() {
     stop(0ms);
@@ -284,9 +287,20 @@ struct HttpServer::Impl {
     if (is_reserved) has_reserved.notify_one();
   }
 
+  Counter& refusals(int status) {
+    Counter*& counter = refused[status];
+    if (counter == nullptr) {
+      counter = &options.metrics->counter("http_server_refused_requests_total",
+                                          "Requests, and connections, that were refused before a route was looked for.",
+                                          {{"status", std::to_string(status)}});
+    }
+    return *counter;
+  }
+
   /// Answers without a request, and lets the client read the answer.
   void refuse(Owned connection, const Problem& problem) {
     const Response response = problem.response();
+    if (options.metrics != nullptr) refusals(response.status).add();
     std::string text = "HTTP/1.1 " + std::to_string(response.status) + " " + title_of(response.status) +
                        "\r\nConnection: close\r\nContent-Type: " + response.content_type +
                        "\r\nContent-Length: " + std::to_string(response.body.size()) + "\r\n";
@@ -418,7 +432,8 @@ struct HttpServer::Impl {
   const int number;
   const int poller;
   const int waker;
-  Waiting waiting;  // the polling thread's own
+  Waiting waiting;                    // the polling thread's own
+  std::map<int, Counter*> refused{};  // by status: the polling thread's own
   std::atomic<int> open = 0;
   std::atomic<bool> stopping = false;
 

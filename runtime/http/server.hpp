@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/trace.hpp"
 #include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/types.hpp"
@@ -74,6 +75,9 @@ class Request {
   std::vector<std::pair<std::string, std::string>> query;
   std::map<std::string, std::string> parameters;  // of the route's "{name}" segments
 
+  /// Of a server that traces; else nothing. What the handler sends is its child.
+  trace::Span span;
+
   /// For lines about this request. What a handler binds to it is on the lines about its failure too.
   Logger log;
 
@@ -110,7 +114,8 @@ struct ServerOptions {
   /// A client that gives or takes a larger body has to move 1 KiB a second (8 KiB when many are at it) in each window
   /// of this length. At most three quarters of the threads wait for such clients; further ones get 503.
   std::chrono::milliseconds pace_window{15'000};
-  Metrics* metrics = nullptr;  // gets http_server_request_duration_seconds
+  Metrics* metrics = nullptr;  // gets http_server_request_duration_seconds, _active_requests, _refused_requests_total
+  bool traces = false;         // requests have spans, but for those on the reserved lane
 };
 
 /// Thread safe once started. Errors that handlers throw become problem+json: Problem as it is, json::Invalid 422 with

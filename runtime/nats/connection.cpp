@@ -37,6 +37,7 @@ struct Connection::Handles::Shared {
   std::function<void(bool)> on_change;
   bool closing = false;
   std::string address;
+  Gauge* connected_gauge = nullptr;
   Logger log;
 
   void set(Side& side, bool up, bool closed = false) {
@@ -49,7 +50,10 @@ struct Connection::Handles::Shared {
       side.closed = side.closed || closed;
       lost = closed && !closing;
       now_connected = publish.up && consume.up;
-      if (connected.exchange(now_connected) != now_connected && !closing) callback = on_change;
+      if (connected.exchange(now_connected) != now_connected && !closing) {
+        callback = on_change;
+        if (connected_gauge != nullptr) connected_gauge->set(now_connected ? 1 : 0);
+      }
       changed.notify_all();
     }
     if (lost) log.error("the NATS connection is closed for good", {{"connection", side.name}});
@@ -387,6 +391,7 @@ Connection::Connection(ConnectionOptions options, milliseconds first_wait) : han
     const auto octets = [&](const char* direction) {
       return &metrics.counter("pipegen_object_bytes_total", "Octets of objects.", {{"direction", direction}});
     };
+    shared.connected_gauge = &metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.");
     handles.objects_in = octets("in");
     handles.objects_out = octets("out");
     for (auto* side : {&shared.publish, &shared.consume}) {

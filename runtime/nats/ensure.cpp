@@ -248,27 +248,18 @@ void compare(const Wanted& wanted, const jsStreamConfig& server, std::int64_t ma
 
 struct ApiAnswer {
   std::map<std::string, Json> config{};
-  int code = 0;
-  std::string error{};
+  std::optional<ApiError> error{};
 };
 
 ApiAnswer read_answer(json::Reader& in) {
   static constexpr json::Field kFields[] = {{"config", json::kOptional}, {"error", json::kOptional}};
-  static constexpr json::Field kErrorFields[] = {{"err_code", json::kOptional}, {"description", json::kOptional}};
   ApiAnswer answer;
   for (json::Object fields(in, kFields); fields.next();) {
     if (fields.index() == 0) {
       answer.config = in.map<Json>([](json::Reader& value) { return value.json(); });
       continue;
     }
-    answer.error = "refused";
-    for (json::Object error(in, kErrorFields); error.next();) {
-      if (error.index() == 0) {
-        answer.code = in.int32();
-      } else {
-        answer.error = in.string();
-      }
-    }
+    answer.error = read_api_error(in);
   }
   return answer;
 }
@@ -278,11 +269,12 @@ ApiAnswer ask(Connection::Handles& handles, const Wanted& wanted, const char* re
   handles.require_connected(wanted.what, std::chrono::seconds(10));
   const auto answer = handles.consume_replies->request(request + wanted.spec.name, std::move(body), wanted.what).get();
   ApiAnswer read = json::parse(payload_of(answer.get()), read_answer);
-  if (read.error.empty()) return read;
-  if (read.code == JSStreamSubjectOverlapErr) throw_refused(handles, wanted, NATS_ERR, JSStreamSubjectOverlapErr);
-  const bool unsettled = read.code == JSClusterNotAvailErr || read.code == JSClusterNotLeaderErr ||
-                         read.code == JSClusterIncompleteErr || read.code == JSStreamOfflineErr;
-  const std::string text = wanted.what + " cannot be extended: " + read.error;
+  if (!read.error) return read;
+  const int code = read.error->code;
+  if (code == JSStreamSubjectOverlapErr) throw_refused(handles, wanted, NATS_ERR, JSStreamSubjectOverlapErr);
+  const bool unsettled = code == JSClusterNotAvailErr || code == JSClusterNotLeaderErr ||
+                         code == JSClusterIncompleteErr || code == JSStreamOfflineErr;
+  const std::string text = wanted.what + " cannot be extended: " + read.error->description;
   if (unsettled) throw Unavailable(text);
   throw ConfigError(text);
 }

@@ -1,3 +1,6 @@
+#include <cstdlib>
+#include <memory>
+
 #include "nats/handles.hpp"
 
 namespace pipegen::nats {
@@ -10,7 +13,27 @@ std::string last_error(natsStatus status) {
   return natsStatus_GetText(status);
 }
 
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+
 }  // namespace
+
+std::vector<std::pair<std::string, std::string>> headers_of(natsMsg* message) {
+  std::vector<std::pair<std::string, std::string>> headers;
+  const char** names = nullptr;
+  int count = 0;
+  if (natsMsgHeader_Keys(message, &names, &count) != NATS_OK) return headers;
+  const std::unique_ptr<const char*, Free> owned_names(names);
+  for (int i = 0; i < count; ++i) {
+    const char** values = nullptr;
+    int value_count = 0;
+    if (natsMsgHeader_Values(message, names[i], &values, &value_count) != NATS_OK) continue;
+    const std::unique_ptr<const char*, Free> owned_values(values);
+    for (int j = 0; j < value_count; ++j) headers.emplace_back(names[i], values[j]);
+  }
+  return headers;
+}
 
 std::string without_secrets(std::string_view text) {
   std::string out;

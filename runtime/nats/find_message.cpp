@@ -72,20 +72,6 @@ ConsumerPage read_page(json::Reader& in) {
   return page;
 }
 
-bool matches(std::string_view filter, std::string_view subject) {
-  while (!filter.empty()) {
-    if (filter == ">") return !subject.empty();
-    if (subject.empty()) return false;
-    const std::size_t filter_end = std::min(filter.find('.'), filter.size());
-    const std::size_t subject_end = std::min(subject.find('.'), subject.size());
-    const std::string_view token = filter.substr(0, filter_end);
-    if (token != "*" && token != subject.substr(0, subject_end)) return false;
-    filter.remove_prefix(std::min(filter_end + 1, filter.size()));
-    subject.remove_prefix(std::min(subject_end + 1, subject.size()));
-  }
-  return subject.empty();
-}
-
 /// Fills in what the consumers of its subject have done with it.
 void look_at_consumers(Replies& replies, const std::string& stream, const std::string& what, MessagePlace& place) {
   for (std::int64_t offset = 0;;) {
@@ -93,7 +79,7 @@ void look_at_consumers(Replies& replies, const std::string& stream, const std::s
         replies.request("$JS.API.CONSUMER.LIST." + stream, "{\"offset\":" + std::to_string(offset) + "}", what).get();
     const ConsumerPage page = json::parse(payload_of(answer.get()), read_page);
     for (const auto& consumer : page.consumers) {
-      if (!consumer.filter.empty() && !matches(consumer.filter, place.subject)) continue;
+      if (!consumer.filter.empty() && !subject_matches(consumer.filter, place.subject)) continue;
       place.delivered = place.delivered || consumer.delivered >= place.sequence;
       place.acked = place.acked || consumer.ack_floor >= place.sequence;
     }

@@ -41,11 +41,15 @@ void GarbageCollector::run(const std::stop_token& stop) {
   const auto between = [&](milliseconds least, milliseconds most) {
     return milliseconds(std::uniform_int_distribution<std::int64_t>(least.count(), most.count())(random));
   };
+  const std::stop_callback wake(stop, [this] {
+    const std::lock_guard lock(mutex_);
+    changed_.notify_all();
+  });
   milliseconds pause = between(milliseconds(0), std::min(options_.every, kFirst));
   for (;;) {
     {
       std::unique_lock lock(mutex_);
-      changed_.wait_for(lock, stop, pause, [] { return false; });
+      options_.clock->wait_for(changed_, lock, pause, [&] { return stop.stop_requested(); });
     }
     for (Bucket& bucket : buckets_) {
       if (stop.stop_requested()) return;
@@ -59,7 +63,7 @@ void GarbageCollector::run(const std::stop_token& stop) {
 void GarbageCollector::collect(Bucket& bucket, const std::stop_token& stop) {
   const Logger log;
   try {
-    const std::size_t collected = bucket.store.collect_garbage(options_.age, stop);
+    const std::size_t collected = bucket.store.collect_garbage(options_.clock->wall_time() - options_.age, stop);
     if (collected == 0) return;
     bucket.collected.add(static_cast<double>(collected));
     log.info("purged objects that nobody finished writing", {{"bucket", bucket.name}, {"objects", collected}});

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/clock.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/nats.hpp"
 #include "pipegen/object_store.hpp"
@@ -24,6 +25,7 @@ class GarbageCollector {
   struct Options {
     std::chrono::milliseconds every{std::chrono::hours(6)};
     std::chrono::milliseconds age{std::chrono::hours(1)};  // see ObjectStore::collect_garbage
+    const AnyClock* clock = &AnyClock::real();
   };
   /// From [nats] garbage_every and garbage_age.
   static Options options_from(const Settings& settings);
@@ -50,7 +52,7 @@ class GarbageCollector {
   Options options_;
   std::vector<Bucket> buckets_;
   std::mutex mutex_;
-  std::condition_variable_any changed_;
+  std::condition_variable changed_;
   std::jthread thread_;
 };
 

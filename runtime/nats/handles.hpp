@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "pipegen/metrics.hpp"
 #include "pipegen/nats.hpp"
@@ -54,6 +55,9 @@ using ConsumerInfo = Owned<jsConsumerInfo, jsConsumerInfo_Destroy>;
 inline std::string_view payload_of(const natsMsg* message) {
   return {natsMsg_GetData(message), static_cast<std::size_t>(natsMsg_GetDataLength(message))};
 }
+
+/// All headers of a message, in the library's order; a name stands once for each of its values.
+std::vector<std::pair<std::string, std::string>> headers_of(natsMsg* message);
 
 /// Throws what the caller should do about `status`: Unavailable for a server that is away or does not answer,
 /// ConfigError for refused credentials and permissions, PermanentError for a payload or subject that can never pass.

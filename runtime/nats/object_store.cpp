@@ -11,6 +11,7 @@
 #include "core/encoding.hpp"
 #include "core/nuid.hpp"
 #include "core/sha256.hpp"
+#include "core/trace.hpp"
 #include "nats/replies.hpp"
 #include "nats/stored.hpp"
 #include "pipegen/error.hpp"
@@ -164,6 +165,23 @@ std::optional<Meta> find_meta(Connection& connection, const std::string& bucket,
   return meta_from(*message, bucket);
 }
 
+/// What a new version would take the place of. Metadata that nobody can read is no reason to keep it: all that counts
+/// is where it is stored. Its chunks are found by collect_garbage() then.
+std::optional<Meta> find_version(Connection& connection, const std::string& bucket, std::string_view name) {
+  const auto message =
+      nats::last_message(connection.handles(), stream_of(bucket), meta_of(bucket, name), bucket_text(bucket));
+  if (!message) return std::nullopt;
+  try {
+    return meta_from(*message, bucket);
+  } catch (const PermanentError&) {
+    Meta meta;
+    meta.info.name = std::string(name);
+    meta.info.bucket = bucket;
+    meta.sequence = message->sequence;
+    return meta;
+  }
+}
+
 /// Publishes metadata in place of what is there, and purges the chunks that it replaced. Whoever replaces a version
 /// knows exactly which one it was, so that two writers of one name leave no chunks behind.
 Outcome replace_meta(Connection& connection, const std::string& bucket, const Meta& meta, std::optional<Meta> current) {
@@ -174,7 +192,7 @@ Outcome replace_meta(Connection& connection, const std::string& bucket, const Me
     const Outcome outcome = connection.handles().consume_replies->publish(
         subject, body, {{"Nats-Rollup", "sub"}, {"Nats-Expected-Last-Subject-Sequence", std::to_string(expected)}});
     if (outcome.code == JSStreamWrongLastSequenceErr) {
-      current = find_meta(connection, bucket, meta.info.name);
+      current = find_version(connection, bucket, meta.info.name);
       // Our own publish may have been stored although its ack was lost on the way.
       if (current && !meta.info.nuid.empty() && current->info.nuid == meta.info.nuid &&
           current->deleted == meta.deleted) {
@@ -355,11 +373,13 @@ struct ObjectWriter::Impl {
   std::shared_ptr<Acks> acks = std::make_shared<Acks>();
   bool open = true;
   bool dirty = false;  // chunks may be stored that no object owns
+  trace::Span span{};
 
   Impl(Connection& nats, std::string bucket, std::string name, std::map<std::string, std::string> metadata)
-      : connection(&nats) {
+      : connection(&nats), span(trace::Span::of_current(trace::Kind::kClient, "put", bucket)) {
+    span.set("pipegen.object", name);
     check_name(name);
-    current = find_meta(nats, bucket, name);
+    current = find_version(nats, bucket, name);
     meta.info.bucket = std::move(bucket);
     meta.info.name = std::move(name);
     meta.info.nuid = nuid();
@@ -370,6 +390,7 @@ struct ObjectWriter::Impl {
 
   ~Impl() {
     if (!dirty) return;
+    span.fail("unfinished", "the object was not finished");
     settle(0);  // so that nothing more arrives after the purge
     try {
       nats::purge(connection->handles(), stream_of(meta.info.bucket), subject, 0, what);
@@ -466,6 +487,8 @@ struct ObjectWriter::Impl {
     if (outcome.status == NATS_OK && !outcome.stored()) nats::throw_outcome(outcome, what);
     dirty = false;
     if (!outcome.stored()) nats::throw_outcome(outcome, what);
+    span.set("pipegen.object.size", meta.info.size);
+    span.end();
     return meta.info;
   }
 
@@ -492,9 +515,15 @@ struct ObjectReader::Impl {
   BytesView rest{};  // of `chunk`, not handed out yet
   std::uint32_t chunks_read = 0;
   std::uint64_t octets_read = 0;
+  trace::Span span;  // until nobody reads any more
 
   Impl(Connection& nats, Meta found)
-      : connection(&nats), meta(std::move(found)), source(nats, meta.info.bucket, meta.info.nuid) {
+      : connection(&nats),
+        meta(std::move(found)),
+        source(nats, meta.info.bucket, meta.info.nuid),
+        span(trace::Span::of_current(trace::Kind::kClient, "get", meta.info.bucket)) {
+    span.set("pipegen.object", meta.info.name);
+    span.set("pipegen.object.size", meta.info.size);
     if (meta.info.chunks == 0) verify();
   }
 
@@ -743,7 +772,7 @@ std::vector<ObjectInfo> ObjectStore::list() {
 
 bool ObjectStore::remove(std::string_view name) {
   check_name(name);
-  auto current = find_meta(*connection_, bucket_, name);
+  auto current = find_version(*connection_, bucket_, name);
   if (!current || current->deleted) return false;
   Meta marker = *current;
   marker.deleted = true;
@@ -754,11 +783,16 @@ bool ObjectStore::remove(std::string_view name) {
   const std::string nuid = current->info.nuid;
   const Outcome outcome = replace_meta(*connection_, bucket_, marker, std::move(current));
   if (!outcome.stored()) nats::throw_outcome(outcome, object_text(bucket_, name));
+  if (nuid.empty()) return true;
   nats::purge(connection_->handles(), stream_of(bucket_), chunks_of(bucket_, nuid), 0, bucket_text(bucket_));
   return true;
 }
 
 std::size_t ObjectStore::collect_garbage(std::chrono::milliseconds age, std::stop_token stop) {
+  return collect_garbage(now() - age, std::move(stop));
+}
+
+std::size_t ObjectStore::collect_garbage(Timestamp written_before, std::stop_token stop) {
   auto& handles = connection_->handles();
   const std::string stream = stream_of(bucket_);
   // Chunks first: what becomes an object after this line is among the metadata read below.
@@ -767,13 +801,12 @@ std::size_t ObjectStore::collect_garbage(std::chrono::milliseconds age, std::sto
   for (const auto& meta : all_metas(*connection_, bucket_)) {
     if (!meta.deleted) owned.insert(chunks_of(bucket_, meta.info.nuid));
   }
-  const Timestamp limit = now() - age;
   std::size_t purged = 0;
   for (const auto& subject : chunked) {
     if (owned.contains(subject)) continue;
     if (stop.stop_requested()) break;
     const auto last = nats::last_message(handles, stream, subject, bucket_text(bucket_));
-    if (!last || last->time > limit) continue;
+    if (!last || last->time > written_before) continue;
     nats::purge(handles, stream, subject, 0, bucket_text(bucket_));
     ++purged;
   }

@@ -10,27 +10,6 @@ namespace {
 /// The server's max_control_line is 4,096; the command and the sizes take some of it.
 constexpr std::size_t kMostOfControlLine = 3'500;
 
-struct ApiError {
-  int code = 0;
-  std::string description{};
-};
-
-ApiError read_error(json::Reader& in) {
-  static constexpr json::Field kFields[] = {{"err_code", json::kOptional}, {"description", json::kOptional}};
-  ApiError error;
-  for (json::Object fields(in, kFields); fields.next();) {
-    switch (fields.index()) {
-      case 0:
-        error.code = in.int32();
-        break;
-      case 1:
-        error.description = in.string();
-        break;
-    }
-  }
-  return error;
-}
-
 Outcome read_outcome(json::Reader& in) {
   static constexpr json::Field kFields[] = {{"stream", json::kOptional},
                                             {"seq", json::kOptional},
@@ -49,9 +28,9 @@ Outcome read_outcome(json::Reader& in) {
         outcome.ack.duplicate = in.boolean();
         break;
       case 3: {
-        ApiError error = read_error(in);
+        ApiError error = read_api_error(in);
         outcome.code = error.code;
-        outcome.error = error.description.empty() ? "refused" : std::move(error.description);
+        outcome.error = std::move(error.description);
         break;
       }
     }
@@ -75,6 +54,19 @@ Outcome outcome_of(natsStatus status, const Message& answer) {
 }
 
 }  // namespace
+
+ApiError read_api_error(json::Reader& in) {
+  static constexpr json::Field kFields[] = {{"err_code", json::kOptional}, {"description", json::kOptional}};
+  ApiError error{.code = 0, .description = "refused"};
+  for (json::Object fields(in, kFields); fields.next();) {
+    if (fields.index() == 0) {
+      error.code = in.int32();
+    } else {
+      error.description = in.string();
+    }
+  }
+  return error;
+}
 
 std::string explain(const Outcome& outcome, std::string_view what) {
   std::string text(what);

@@ -14,7 +14,18 @@
 
 #include "nats/handles.hpp"
 
+namespace pipegen::json {
+class Reader;
+}
+
 namespace pipegen::nats {
+
+/// Why JetStream refuses a request ("error" of its answer).
+struct ApiError {
+  int code = 0;  // err_code
+  std::string description{};
+};
+ApiError read_api_error(json::Reader& in);
 
 /// What became of one publish.
 struct Outcome {

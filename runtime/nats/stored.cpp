@@ -23,8 +23,7 @@ Timestamp read_time(std::string text) {
 
 struct Answer {
   Stored message{};
-  int code = 0;
-  std::string error{};
+  std::optional<ApiError> error{};
 };
 
 Stored read_message(json::Reader& in) {
@@ -55,34 +54,26 @@ Stored read_message(json::Reader& in) {
 
 Answer read_answer(json::Reader& in) {
   static constexpr json::Field kFields[] = {{"message", json::kOptional}, {"error", json::kOptional}};
-  static constexpr json::Field kErrorFields[] = {{"err_code", json::kOptional}, {"description", json::kOptional}};
   Answer answer;
   for (json::Object fields(in, kFields); fields.next();) {
     if (fields.index() == 0) {
       answer.message = read_message(in);
       continue;
     }
-    answer.error = "refused";
-    for (json::Object error(in, kErrorFields); error.next();) {
-      if (error.index() == 0) {
-        answer.code = in.int32();
-      } else {
-        answer.error = in.string();
-      }
-    }
+    answer.error = read_api_error(in);
   }
   return answer;
 }
 
 std::optional<Stored> stored_of(const Message& message, const std::string& what) {
   Answer answer = json::parse(payload_of(message.get()), read_answer);
-  if (answer.error.empty()) return std::move(answer.message);
-  if (answer.code == JSNoMessageFoundErr) return std::nullopt;
-  if (answer.code == JSStreamNotFoundErr) {
+  if (!answer.error) return std::move(answer.message);
+  if (answer.error->code == JSNoMessageFoundErr) return std::nullopt;
+  if (answer.error->code == JSStreamNotFoundErr) {
     throw ConfigError(what +
                       " does not exist on the NATS server: start the service that declares it, or mend its name");
   }
-  throw Unavailable(what + " cannot be read: " + answer.error);
+  throw Unavailable(what + " cannot be read: " + answer.error->description);
 }
 
 std::string get_subject(const std::string& stream) { return "$JS.API.STREAM.MSG.GET." + stream; }
@@ -172,6 +163,20 @@ std::vector<std::string> subjects_of(Connection::Handles& handles, const std::st
   const jsStreamStateSubjects* list = info->State.Subjects;
   for (int i = 0; list != nullptr && i < list->Count; ++i) subjects.emplace_back(list->List[i].Subject);
   return subjects;
+}
+
+bool subject_matches(std::string_view filter, std::string_view subject) {
+  while (!filter.empty()) {
+    if (filter == ">") return !subject.empty();
+    if (subject.empty()) return false;
+    const std::size_t filter_end = std::min(filter.find('.'), filter.size());
+    const std::size_t subject_end = std::min(subject.find('.'), subject.size());
+    const std::string_view token = filter.substr(0, filter_end);
+    if (token != "*" && token != subject.substr(0, subject_end)) return false;
+    filter.remove_prefix(std::min(filter_end + 1, filter.size()));
+    subject.remove_prefix(std::min(subject_end + 1, subject.size()));
+  }
+  return subject.empty();
 }
 
 void purge(Connection::Handles& handles, const std::string& stream, const std::string& subject, std::uint64_t sequence,

@@ -5,6 +5,7 @@
 #include <future>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "nats/handles.hpp"
@@ -36,6 +37,8 @@ std::optional<Stored> next_message(Connection::Handles& handles, const std::stri
 /// The messages of these sequences, in the same order; those that are gone are left out.
 std::vector<Stored> messages_at(Connection::Handles& handles, const std::string& stream,
                                 const std::vector<std::uint64_t>& sequences, const std::string& what);
+/// Whether a filter ("orders.*.created", "orders.>") takes the subject.
+bool subject_matches(std::string_view filter, std::string_view subject);
 /// The subjects that match and have a message.
 std::vector<std::string> subjects_of(Connection::Handles& handles, const std::string& stream, const std::string& filter,
                                      const std::string& what);

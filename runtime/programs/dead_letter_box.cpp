@@ -1,7 +1,6 @@
 #include "programs/dead_letter_box.hpp"
 
 #include <chrono>
-#include <cstdlib>
 #include <memory>
 #include <string_view>
 
@@ -13,27 +12,11 @@ namespace {
 constexpr auto kSequenceNotFound = static_cast<jsErrCode>(10043);
 constexpr std::string_view kError = "Pipegen-Error-", kOriginal = "Pipegen-Original-";
 
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
-
 DeadLetter letter_of(natsMsg* message, std::uint64_t sequence, std::int64_t stored_at) {
-  DeadLetter letter{.sequence = sequence,
-                    .stored_at = Timestamp(std::chrono::microseconds(stored_at / 1000)),
-                    .headers = {},
-                    .payload = std::string(nats::payload_of(message))};
-  const char** names = nullptr;
-  int count = 0;
-  if (natsMsgHeader_Keys(message, &names, &count) != NATS_OK) return letter;
-  const std::unique_ptr<const char*, Free> owned_names(names);
-  for (int i = 0; i < count; ++i) {
-    const char** values = nullptr;
-    int value_count = 0;
-    if (natsMsgHeader_Values(message, names[i], &values, &value_count) != NATS_OK) continue;
-    const std::unique_ptr<const char*, Free> owned_values(values);
-    for (int j = 0; j < value_count; ++j) letter.headers.emplace_back(names[i], values[j]);
-  }
-  return letter;
+  return {.sequence = sequence,
+          .stored_at = Timestamp(std::chrono::microseconds(stored_at / 1000)),
+          .headers = nats::headers_of(message),
+          .payload = std::string(nats::payload_of(message))};
 }
 
 }  // namespace
@@ -63,6 +46,7 @@ void DeadLetterBox::each(const Filter& filter, const std::function<bool(const De
   jsSubOptions_Init(&options);
   options.Stream = stream_.c_str();
   options.Ordered = true;
+  options.Config.HeadersOnly = filter.headers_only;
   nats::Subscription subscription;
   status = js_SubscribeSync(subscription.out(), handles.consume_js, ">", nullptr, &options, &code);
   if (status != NATS_OK) nats::throw_status(status, code, "cannot read " + what);

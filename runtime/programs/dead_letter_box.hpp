@@ -34,7 +34,8 @@ class DeadLetterBox {
   DeadLetterBox(nats::Connection& connection, std::string stream);
 
   struct Filter {
-    std::string stage{};  // empty: all
+    std::string stage{};        // empty: all
+    bool headers_only = false;  // letters have no payload then, and come faster
   };
   /// In order, until `see` gives false.
   void each(const Filter& filter, const std::function<bool(const DeadLetter&)>& see);

@@ -11,11 +11,13 @@
 #include "pipegen/json.hpp"
 #include "pipegen/settings.hpp"
 #include "programs/dead_letter_box.hpp"
+#include "programs/terminal.hpp"
 
 namespace {
 
 using pipegen::DeadLetter;
 using pipegen::DeadLetterBox;
+using pipegen::plain;
 
 struct Options {
   std::string stream, url, stage;
@@ -30,14 +32,6 @@ std::string id_of(const DeadLetter& letter) {
   }
   const std::string own = letter.header("Nats-Msg-Id");
   return own.starts_with("dlq:") ? own.substr(4) : own;
-}
-
-/// For a terminal: nothing in it moves the cursor.
-std::string plain(std::string text) {
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
-  }
-  return text;
 }
 
 void print_line(const DeadLetter& letter, bool json) {

@@ -27,6 +27,7 @@ struct MessageStatus {
   std::string error{};  // of the last one; empty: none
   Timestamp received_at{};
   Timestamp updated_at{};
+  std::string traceparent{};  // that the message came with; empty: none
 };
 
 /// One connection. Not thread safe. A session that threw Unavailable has lost its connection or may have: it makes a
@@ -78,6 +79,8 @@ class Database {
   virtual void migrate() = 0;
   /// For logs: kind, place and name, without user and password.
   virtual std::string description() const = 0;
+  /// "sqlite", "postgresql": as OpenTelemetry names them.
+  virtual std::string_view system() const = 0;
   /// Whether several sessions can write at the same time.
   virtual bool concurrent() const = 0;
   /// That it was opened with: what batches for it are made of.

@@ -88,7 +88,16 @@ std::string message_status_table(Dialect dialect) {
          (sqlite ? "TEXT" : "text") +
          " NOT NULL CHECK (status IN ('accepted', 'processing', 'completed', 'failed', 'dead_lettered')), attempts " +
          (sqlite ? "INTEGER" : "integer") + " NOT NULL, error " + (sqlite ? "TEXT" : "text") + ", received_at " + time +
-         " NOT NULL, updated_at " + time + " NOT NULL)" + (sqlite ? " STRICT, WITHOUT ROWID" : "") + ";\n";
+         " NOT NULL, updated_at " + time + " NOT NULL, traceparent " + (sqlite ? "TEXT" : "text") + ")" +
+         (sqlite ? " STRICT, WITHOUT ROWID" : "") + ";\n";
+}
+
+/// Columns that tables of an older pipegen lack. Looked for first: to alter a table takes a lock that waits for
+/// everybody.
+void complete_message_status(MigrationConnection& connection, Dialect dialect) {
+  if (connection.has_column("message_status", "traceparent")) return;
+  connection.execute(std::string("ALTER TABLE message_status ADD COLUMN traceparent ") +
+                     (dialect == Dialect::kSqlite ? "TEXT" : "text"));
 }
 
 std::string migrations_table(Dialect dialect) {
@@ -158,6 +167,7 @@ bool migrate_once(MigrationConnection& connection, const Schema& schema, Dialect
                            quote(name) + " ON " + quote(table.name) + " (" + column_list(table, index.columns) + ")");
       }
     }
+    complete_message_status(connection, dialect);
     connection.commit();
     return false;
   }

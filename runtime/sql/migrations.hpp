@@ -21,6 +21,7 @@ class MigrationConnection {
   /// One or more statements without result.
   virtual void execute(const std::string& statements) = 0;
   virtual bool has_index(const std::string& name) = 0;
+  virtual bool has_column(const std::string& table, const std::string& column) = 0;
 
   struct Applied {
     int version = 0;

@@ -18,7 +18,7 @@ namespace pipegen::sql {
 namespace {
 
 constexpr std::string_view kStatusColumns =
-    "message_status (message_id, entity_type, status, attempts, error, received_at, updated_at)";
+    "message_status (message_id, entity_type, status, attempts, error, received_at, updated_at, traceparent)";
 
 /// `unnest($1::text[], $2::bigint[])` over columns of a table, and maybe their versions.
 std::string unnest(const Table& table, std::span<const std::size_t> columns, bool versions) {
@@ -160,10 +160,10 @@ class PostgresqlSession final : public Session {
   int note_attempt(const MessageStatus& status) override {
     static const std::string statement =
         "INSERT INTO " + std::string(kStatusColumns) +
-        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (message_id) DO UPDATE SET attempts = "
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO UPDATE SET attempts = "
         "message_status.attempts + 1, status = CASE WHEN message_status.status IN ('completed', 'dead_lettered') THEN "
-        "message_status.status ELSE excluded.status END, error = excluded.error, updated_at = excluded.updated_at "
-        "RETURNING attempts";
+        "message_status.status ELSE excluded.status END, error = excluded.error, updated_at = excluded.updated_at, "
+        "traceparent = coalesce(excluded.traceparent, message_status.traceparent) RETURNING attempts";
     int attempts = 0;
     guarded([&] {
       add_status(status, 1);
@@ -177,9 +177,9 @@ class PostgresqlSession final : public Session {
   void put_status(const MessageStatus& status) override {
     static const std::string statement =
         "INSERT INTO " + std::string(kStatusColumns) +
-        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (message_id) DO UPDATE SET entity_type = "
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO UPDATE SET entity_type = "
         "excluded.entity_type, status = excluded.status, attempts = excluded.attempts, error = excluded.error, "
-        "received_at = excluded.received_at, updated_at = excluded.updated_at";
+        "received_at = excluded.received_at, updated_at = excluded.updated_at, traceparent = excluded.traceparent";
     guarded([&] {
       add_status(status, status.attempts);
       connection_->send_prepared("put_status", statement, parameters_);
@@ -188,9 +188,10 @@ class PostgresqlSession final : public Session {
   }
 
   std::optional<MessageStatus> find_status(std::string_view message_id) override {
+    // By way of JSON: whoever writes the table may be of an older pipegen, and it may not have the column yet.
     static const std::string statement =
-        "SELECT entity_type, status, attempts, coalesce(error, ''), received_at, updated_at FROM message_status WHERE "
-        "message_id = $1";
+        "SELECT entity_type, status, attempts, coalesce(error, ''), received_at, updated_at, "
+        "coalesce(to_jsonb(m) ->> 'traceparent', '') FROM message_status AS m WHERE message_id = $1";
     std::optional<MessageStatus> found;
     guarded([&] {
       parameters_.clear();
@@ -207,6 +208,7 @@ class PostgresqlSession final : public Session {
       found->error = text_at(result, 0, 3);
       found->received_at = time_at(result, 0, 4);
       found->updated_at = time_at(result, 0, 5);
+      found->traceparent = text_at(result, 0, 6);
     });
     return found;
   }
@@ -352,7 +354,7 @@ class PostgresqlSession final : public Session {
     static const std::string insert = "INSERT INTO " + std::string(kStatusColumns) +
                                       " SELECT unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), "
                                       "unnest($4::integer[]), unnest($5::text[]), "
-                                      "unnest($6::timestamptz[]), unnest($7::timestamptz[])";
+                                      "unnest($6::timestamptz[]), unnest($7::timestamptz[]), unnest($8::text[])";
     static const std::string upsert = insert + status_conflict_clause();
     if (statuses.empty()) return;
     // Of several for one message the last: a statement writes no row twice.
@@ -384,6 +386,11 @@ class PostgresqlSession final : public Session {
     }
     parameters_.add_timestamp(status.received_at);
     parameters_.add_timestamp(status.updated_at);
+    if (status.traceparent.empty()) {
+      parameters_.add_null();
+    } else {
+      parameters_.add_text(status.traceparent);
+    }
   }
 
   // In calls of write().
@@ -426,6 +433,17 @@ class PostgresqlMigration final : public MigrationConnection {
     return PQntuples(connection_.finish().at(0).get()) > 0;
   }
 
+  bool has_column(const std::string& table, const std::string& column) override {
+    parameters_.clear();
+    parameters_.add_text(quote(table));
+    parameters_.add_text(column);
+    connection_.send_prepared("has_column",
+                              "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1::text) AND attname = $2 AND "
+                              "NOT attisdropped",
+                              parameters_);
+    return PQntuples(connection_.finish().at(0).get()) > 0;
+  }
+
   std::vector<Applied> applied(const std::string& pipeline) override {
     parameters_.clear();
     parameters_.add_text(pipeline);
@@ -458,6 +476,7 @@ class PostgresqlDatabase final : public Database {
     sql::migrate(connection, schema_, Dialect::kPostgresql);
   }
   std::string description() const override { return description_of(options_); }
+  std::string_view system() const override { return "postgresql"; }
   bool concurrent() const override { return true; }
   const Schema& schema() const override { return schema_; }
 

@@ -308,6 +308,8 @@ void Parameters::add_statuses(std::span<const MessageStatus* const> statuses) {
     }
     end(at);
   }
+  add_texts(
+      count, [&](std::size_t i) -> const std::string& { return statuses[i]->traceparent; }, true);
 }
 
 const char* const* Parameters::values() {

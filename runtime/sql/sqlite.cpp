@@ -230,8 +230,8 @@ std::string text_of_column(sqlite3_stmt* statement, int column) {
 // ---- sessions -------------------------------------------------------------------------------------------------------
 
 constexpr std::string_view kInsertStatus =
-    "INSERT INTO message_status (message_id, entity_type, status, attempts, error, received_at, updated_at) VALUES "
-    "(?, ?, ?, ?, ?, ?, ?)";
+    "INSERT INTO message_status (message_id, entity_type, status, attempts, error, received_at, updated_at, "
+    "traceparent) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
 
 class SqliteSession final : public Session {
  public:
@@ -276,7 +276,8 @@ class SqliteSession final : public Session {
         return std::string(kInsertStatus) +
                " ON CONFLICT (message_id) DO UPDATE SET attempts = message_status.attempts + 1, status = CASE WHEN "
                "message_status.status IN ('completed', 'dead_lettered') THEN message_status.status ELSE "
-               "excluded.status END, error = excluded.error, updated_at = excluded.updated_at RETURNING attempts";
+               "excluded.status END, error = excluded.error, updated_at = excluded.updated_at, traceparent = "
+               "coalesce(excluded.traceparent, message_status.traceparent) RETURNING attempts";
       });
       bind_status(note, status, 1);
       if (connection_->step(note)) attempts = sqlite3_column_int(note, 0);
@@ -299,8 +300,8 @@ class SqliteSession final : public Session {
     guarded([&] {
       sqlite3_stmt* find = statement(find_status_, [] {
         return std::string(
-            "SELECT entity_type, status, attempts, error, received_at, updated_at FROM message_status WHERE message_id "
-            "= ?");
+            "SELECT entity_type, status, attempts, error, received_at, updated_at, * FROM message_status WHERE "
+            "message_id = ?");
       });
       bind_text(find, 1, message_id);
       if (connection_->step(find)) {
@@ -312,6 +313,12 @@ class SqliteSession final : public Session {
         found->error = text_of_column(find, 3);
         found->received_at = parse_timestamp(text_of_column(find, 4)).value_or(Timestamp());
         found->updated_at = parse_timestamp(text_of_column(find, 5)).value_or(Timestamp());
+        // Whoever writes the table may be of an older pipegen, and it may not have the column yet.
+        for (int column = 6; column < sqlite3_column_count(find); ++column) {
+          if (std::string_view(sqlite3_column_name(find, column)) == "traceparent") {
+            found->traceparent = text_of_column(find, column);
+          }
+        }
       }
       sqlite3_reset(find);
     });
@@ -561,6 +568,11 @@ class SqliteSession final : public Session {
     };
     bind_time(6, times_.data(), status.received_at);
     bind_time(7, times_.data() + kScratch, status.updated_at);
+    if (status.traceparent.empty()) {
+      sqlite3_bind_null(write, 8);
+    } else {
+      bind_text(write, 8, status.traceparent);
+    }
   }
 
   static constexpr std::size_t kScratch = 40;  // more than a UUID's 36
@@ -601,6 +613,13 @@ class SqliteMigration final : public MigrationConnection {
     return connection_.step(find.get());
   }
 
+  bool has_column(const std::string& table, const std::string& column) override {
+    const auto find = connection_.prepare("SELECT 1 FROM pragma_table_info(?) WHERE name = ?");
+    bind_text(find.get(), 1, table);
+    bind_text(find.get(), 2, column);
+    return connection_.step(find.get());
+  }
+
   std::vector<Applied> applied(const std::string& pipeline) override {
     const auto select =
         connection_.prepare("SELECT version, fingerprint FROM pipegen_migrations WHERE pipeline = ? ORDER BY version");
@@ -629,6 +648,7 @@ class SqliteDatabase final : public Database {
     sql::migrate(connection, schema_, Dialect::kSqlite);
   }
   std::string description() const override { return "SQLite, " + options_.path.string(); }
+  std::string_view system() const override { return "sqlite"; }
   bool concurrent() const override { return false; }
   const Schema& schema() const override { return schema_; }
 

@@ -35,7 +35,8 @@ std::optional<MessageRecord> record_of(std::optional<MessageStatus> status) {
                        .attempts = status->attempts,
                        .error = std::move(status->error),
                        .received_at = status->received_at,
-                       .updated_at = status->updated_at};
+                       .updated_at = status->updated_at,
+                       .traceparent = std::move(status->traceparent)};
 }
 
 }  // namespace pipegen::sql

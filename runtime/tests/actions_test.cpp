@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "core/placeholders.hpp"
+#include "core/trace.hpp"
 #include "pipegen/actions/exec.hpp"
 #include "pipegen/actions/http_call.hpp"
 #include "pipegen/process.hpp"
@@ -328,8 +329,7 @@ class HttpCallAction : public Actions {
  protected:
   HttpCallAction() {
     context_.info.id = "JOBS:42";
-    context_.info.trace_id = "0af7651916cd43dd8448eb211c80319c";
-    context_.info.trace_flags = "00";
+    context_.info.trace = trace::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", "vendor=1");
   }
   actions::HttpCallResult call(const HttpCall& options) { return actions::http_call(context_, options); }
 };
@@ -352,8 +352,10 @@ TEST_F(HttpCallAction, SendsTheValuesAsJsonAndIsDoneWithAnyAnswerOf2xx) {
   const std::string trace = request.get_header_value("traceparent");
   EXPECT_EQ(trace.size(), 55u);
   EXPECT_TRUE(trace.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && trace.ends_with("-00")) << trace;
+  EXPECT_EQ(trace.find("b7ad6b7169203331"), std::string::npos) << trace;
+  EXPECT_EQ(request.get_header_value("tracestate"), "vendor=1");
 
-  context_.info.trace_id.clear();
+  context_.info.trace = {};
   call({.url = server.url(), .method = "PUT", .bearer_token = "secret"});
   EXPECT_EQ(server.last().body, "{}");
   EXPECT_EQ(server.last().get_header_value("Authorization"), "Bearer secret");

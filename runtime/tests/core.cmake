@@ -9,7 +9,7 @@ if("core" IN_LIST PIPEGEN_COMPONENTS)
   set(header_sources)
   foreach(header
       admin context entities error ingest json key_value log message_status metrics nats object_store outbox process
-      settings sql stage types worker
+      settings sql stage trace types worker
       actions/exec actions/http_call actions/ocr actions/render_pdf actions/speak actions/values actions/wav)
     set(source ${CMAKE_CURRENT_BINARY_DIR}/headers/${header}.cpp)
     file(CONFIGURE OUTPUT ${source} CONTENT "#include \"pipegen/${header}.hpp\"\n#include \"pipegen/${header}.hpp\"\n")

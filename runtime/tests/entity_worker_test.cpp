@@ -556,6 +556,12 @@ TEST_P(EntityWorkers, StopsCleanlyUnderLoad) {
   const auto began = Clock::now();
   EXPECT_EQ(process.end(SIGTERM), 0);
   EXPECT_LT(Clock::now() - began, 10s);
+  std::ifstream in(log);
+  const std::string said{std::istreambuf_iterator<char>(in), {}};
+  for (const char* promise : {R"("message":"consuming")", R"("discard":"new")", R"("replicas":1)", R"("ack_wait":"1s")",
+                              R"("duplicate_window":")", "one replica: a lost disk loses messages"}) {
+    EXPECT_NE(said.find(promise), std::string::npos) << promise << " is not in " << said;
+  }
   // What is a row is acked, what is not is handed back: nothing waits for ack_wait.
   EXPECT_EQ(count("things") + left(), 30'000);
   Process next(server_, url_, GetParam(), log);

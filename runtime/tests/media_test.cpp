@@ -27,6 +27,7 @@
 #include "pipegen/nats.hpp"
 #include "pipegen/process.hpp"
 #include "support/nats_server.hpp"
+#include "support/pdf.hpp"
 #include "support/test_context.hpp"
 #include "worker/worker.hpp"
 
@@ -36,6 +37,9 @@ namespace {
 using namespace std::chrono_literals;
 using actions::Page;
 using testing::NatsServer;
+using testing::pages_of;
+using testing::pdf_of;
+using testing::stream_of;
 using testing::TempFolder;
 using testing::TestContext;
 
@@ -100,45 +104,6 @@ class Media : public ::testing::Test {
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
-
-/// A PDF of one object after the other, with a cross-reference table that is right. The first object is the catalogue.
-std::string pdf_of(const std::vector<std::string>& objects, const std::string& trailer = "") {
-  std::string pdf = "%PDF-1.4\n";
-  std::vector<std::size_t> offsets;
-  for (std::size_t i = 0; i < objects.size(); ++i) {
-    offsets.push_back(pdf.size());
-    pdf += std::to_string(i + 1) + " 0 obj\n" + objects[i] + "\nendobj\n";
-  }
-  const std::size_t table = pdf.size();
-  pdf += "xref\n0 " + std::to_string(objects.size() + 1) + "\n0000000000 65535 f \n";
-  for (const std::size_t offset : offsets) {
-    std::string digits = std::to_string(offset);
-    digits.insert(0, 10 - digits.size(), '0');
-    pdf += digits + " 00000 n \n";
-  }
-  return pdf + "trailer\n<< /Size " + std::to_string(objects.size() + 1) + " /Root 1 0 R " + trailer +
-         ">>\nstartxref\n" + std::to_string(table) + "\n%%EOF\n";
-}
-
-std::string stream_of(const std::string& content, const std::string& entries = "") {
-  return "<< /Length " + std::to_string(content.size()) + " " + entries + ">>\nstream\n" + content + "\nendstream";
-}
-
-/// One page for each stream, of `size` x `size` points.
-std::string pages_of(const std::vector<std::string>& streams, int size = 100, const std::string& trailer = "") {
-  std::string kids;
-  std::vector<std::string> objects{"<< /Type /Catalog /Pages 2 0 R >>", ""};
-  for (const std::string& stream : streams) {
-    const std::size_t page = objects.size() + 1;
-    kids += std::to_string(page) + " 0 R ";
-    objects.push_back("<< /Type /Page /Parent 2 0 R /Contents " + std::to_string(page + 1) + " 0 R >>");
-    objects.push_back(stream);
-  }
-  const std::string side = std::to_string(size);
-  objects[1] = "<< /Type /Pages /Count " + std::to_string(streams.size()) + " /MediaBox [0 0 " + side + " " + side +
-               "] /Kids [" + kids + "] >>";
-  return pdf_of(objects, trailer);
-}
 
 const std::string kBlackSquare = stream_of("0 g 20 20 40 40 re f");
 const std::string kRedSquare = stream_of("1 0 0 rg 20 20 40 40 re f");
@@ -251,12 +216,7 @@ TEST_F(RenderPdf, RefusesADocumentThatIsCutOff) {
 }
 
 TEST_F(RenderPdf, RefusesADocumentThatNeedsAPassword) {
-  const std::string text(32, 'x');
-  const std::string encrypted = pages_of({kBlackSquare}, 100,
-                                         "/ID [<00112233445566778899aabbccddeeff> <00112233445566778899aabbccddeeff>] "
-                                         "/Encrypt << /Filter /Standard /V 1 /R 2 /P -4 /O (" +
-                                             text + ") /U (" + text + ") >> ");
-  EXPECT_EQ(refusal(encrypted), "the PDF needs a password");
+  EXPECT_EQ(refusal(testing::encrypted_pdf()), "the PDF needs a password");
 }
 
 TEST_F(RenderPdf, RefusesADocumentWithoutPages) { EXPECT_EQ(refusal(pages_of({})), "the PDF has no pages"); }

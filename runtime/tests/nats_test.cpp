@@ -15,7 +15,9 @@
 
 #include "nats/garbage.hpp"
 #include "nats/handles.hpp"
+#include "nats/promises.hpp"
 #include "pipegen/key_value.hpp"
+#include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/object_store.hpp"
 #include "support/nats_jwt.hpp"
@@ -797,6 +799,79 @@ TEST_F(Objects, ThatAreDamagedAreRefusedBeforeTheirLastChunk) {
   EXPECT_LE(given, 3U * 131'072);
 }
 
+TEST_F(Objects, WhoseMetadataNobodyCanReadAreRefusedByNameAndCanBeWrittenAgain) {
+  store.put("good", random_bytes(300'000));
+  const std::vector<std::string> broken{"",
+                                        "not JSON",
+                                        "{",
+                                        "[]",
+                                        "{}",
+                                        R"({"name":1})",
+                                        R"({"name":"a","size":-1})",
+                                        R"({"name":"a","chunks":"4"})",
+                                        std::string("\x89PNG\0\xff", 6)};
+  for (const std::string& metadata : broken) {
+    SCOPED_TRACE(metadata);
+    store.put("a", random_bytes(200'000));
+    ASSERT_EQ(chunks(), 5U);
+    nats::Message message;
+    ASSERT_EQ(
+        natsMsg_Create(message.out(), "$O.FILES.M.YQ==", nullptr, metadata.data(), static_cast<int>(metadata.size())),
+        NATS_OK);
+    ASSERT_EQ(natsMsgHeader_Set(message.get(), "Nats-Rollup", "sub"), NATS_OK);
+    ASSERT_EQ(js_PublishMsg(nullptr, connection.handles().publish_js, message.get(), nullptr, nullptr), NATS_OK);
+    for (const std::function<void()>& use : std::vector<std::function<void()>>{
+             [&] { store.get("a"); }, [&] { store.open("a"); }, [&] { store.info("a"); }, [&] { store.list(); },
+             [&] { store.get_range("a", 0, 1, [](BytesView) { return true; }); },
+             [&] { store.collect_garbage(0ms); }}) {
+      EXPECT_TRUE(has(error_of<PermanentError>(use), "in bucket FILES is not ADR-20's ($O.FILES.M.YQ==, sequence "));
+    }
+    EXPECT_EQ(store.get("good"), random_bytes(300'000)) << "others suffer from it";
+    // Whoever writes it again need not read it first; nor whoever removes it.
+    const bool rewritten = &metadata != &broken.back();
+    if (rewritten) {
+      store.put("a", random_bytes(100, 5));
+      EXPECT_EQ(store.get("a"), random_bytes(100, 5));
+    } else {
+      EXPECT_TRUE(store.remove("a"));
+      EXPECT_FALSE(store.info("a"));
+      EXPECT_FALSE(store.remove("a"));
+    }
+    EXPECT_EQ(store.list().size(), rewritten ? 2U : 1U);
+    EXPECT_EQ(store.collect_garbage(0ms), 1U) << "the chunks of what was unreadable stay for ever";
+  }
+}
+
+TEST_F(Objects, MayHaveEveryPrintableAsciiCharacterInTheirNames) {
+  std::set<std::string> names;
+  std::string all;
+  for (char c = ' '; c <= '~'; ++c) {
+    all += c;
+    names.insert({std::string(1, c), std::string("a") + c + "b", std::string("b") + c});
+  }
+  names.insert({all, std::string(all.rbegin(), all.rend()), std::string(1024, '~')});
+  for (const std::string& name : names) store.put(name, bytes_of(name), {{"name", name}});
+  std::set<std::string> listed;
+  for (const auto& info : store.list()) EXPECT_TRUE(listed.insert(info.name).second) << info.name;
+  EXPECT_EQ(listed, names);
+  for (const std::string& name : names) {
+    EXPECT_EQ(text_of(store.get(name)), name);
+    EXPECT_EQ(store.info(name)->metadata.at("name"), name);
+    std::string last;
+    store.get_range(name, name.size() - 1, 1, [&](BytesView part) {
+      last = text_of(part);
+      return true;
+    });
+    EXPECT_EQ(last, name.substr(name.size() - 1));
+  }
+  for (const std::string& name : names) {
+    EXPECT_TRUE(store.remove(name)) << name;
+    EXPECT_FALSE(store.info(name)) << name;
+  }
+  EXPECT_TRUE(store.list().empty());
+  EXPECT_EQ(chunks(), 0U);
+}
+
 TEST_F(Objects, GiveAnyRangeOfTheirOctets) {
   const Bytes data = random_bytes(1'000'000);
   // Two objects written in turns: their chunks lie between each other's.
@@ -989,6 +1064,41 @@ TEST_F(Keys, AreRefusedWithBadNamesAndMissingBuckets) {
   EXPECT_TRUE(has(error_of<ConfigError>([&] { nowhere.get("a"); }), "key-value bucket NOWHERE does not exist"));
   error_of<ConfigError>([&] { nowhere.put("a", "x"); });
   error_of<ConfigError>([&] { nowhere.count(">"); });
+}
+
+TEST(Promises, NameWhatTheStreamCannotGive) {
+  const NatsServer server;
+  Connection connection({.url = server.url()});
+  Logger::configure("test", LogLevel::kInfo);
+  const auto line_of = [&](const StreamSpec& stream) {
+    Topology topology;
+    topology.add_stream(stream);
+    topology.add_stream({.name = "DEAD", .subjects = {"dlq.test.>"}});
+    nats::ensure(connection, topology);
+    ::testing::internal::CaptureStderr();
+    nats::log_published(connection, topology, Logger());
+    return ::testing::internal::GetCapturedStderr();
+  };
+  const std::string kept = line_of({.name = "KEPT", .subjects = {"kept"}});
+  EXPECT_TRUE(has(kept, R"("message":"publishing","stream":"KEPT","replicas":1,"storage":"file","discard":"new")"))
+      << kept;
+  EXPECT_TRUE(has(kept, R"("duplicate_window":"120s")")) << kept;
+  EXPECT_TRUE(has(kept, "sync_interval: always")) << kept;
+  EXPECT_TRUE(has(kept, "one replica")) << kept;
+  EXPECT_FALSE(has(kept, "drop")) << kept;
+  EXPECT_FALSE(has(kept, "DEAD")) << "nobody publishes there but in trouble: " << kept;
+  const std::string fleeting = line_of({.name = "FLEETING",
+                                        .subjects = {"fleeting"},
+                                        .storage = Storage::kMemory,
+                                        .discard = Discard::kOld,
+                                        .max_age = 90s,
+                                        .max_messages = 10,
+                                        .duplicate_window = 500ms});
+  EXPECT_TRUE(has(fleeting, R"("duplicate_window":"0.5s")")) << fleeting;
+  EXPECT_TRUE(has(fleeting, "in memory only")) << fleeting;
+  EXPECT_FALSE(has(fleeting, "sync_interval")) << fleeting;
+  EXPECT_TRUE(has(fleeting, "a full stream drops its oldest messages, handled or not")) << fleeting;
+  EXPECT_TRUE(has(fleeting, "older than 90s are dropped")) << fleeting;
 }
 
 }  // namespace

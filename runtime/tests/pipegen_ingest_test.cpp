@@ -252,6 +252,11 @@ TEST_F(PipegenIngestTest, TakesAnyJsonIntoTheStreamAndNothingElse) {
     const auto answer = http.Post(path, body, type);
     return answer ? answer->status : -1;
   };
+  const std::string& said = program.read_until(R"("message":"ready")");
+  EXPECT_NE(said.find(R"("message":"publishing","stream":"SHOP_INGEST","replicas":1,"storage":"file","discard":"new")"),
+            std::string::npos)
+      << said;
+  EXPECT_NE(said.find("one replica: a lost disk loses messages"), std::string::npos) << said;
   EXPECT_EQ(post("/ingest/order", R"({"a":1,"a":1e999999})"), 202);
   EXPECT_EQ(post("/ingest/Customer", "17"), 202);
   EXPECT_EQ(post("/ingest/message?entity=order", "[]"), 202);

@@ -21,6 +21,7 @@
 #include <mutex>
 #include <random>
 #include <set>
+#include <sstream>
 #include <thread>
 
 #include "nats/handles.hpp"
@@ -432,7 +433,7 @@ TEST_F(WorkerTest, WhatIsAwayHoldsTheWorkerAndBlamesNoMessage) {
   EXPECT_EQ(stored("TEST_DLQ"), 0u);
   EXPECT_TRUE(eventually([&] { return worker->readiness().ready; }));
   EXPECT_EQ(metric("pipegen_held", R"(,what="message")"), 0);
-  EXPECT_EQ(metric("pipegen_pending"), 0);
+  EXPECT_EQ(metric("pipegen_pending", R"(,subject="in.a")"), 0);
 }
 
 TEST_F(WorkerTest, AWrongSettingHoldsTheWorkerAndBlamesNoMessage) {
@@ -961,11 +962,11 @@ TEST_F(WorkerTest, SaysHowManyMessagesWait) {
   });
   for (int i = 0; i < 50; ++i) send(std::to_string(i));
   auto worker = start(stage);
-  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending") == 46; }));
-  EXPECT_EQ(metric("pipegen_in_flight"), 4);
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending", R"(,subject="in.a")") == 46; }));
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_in_flight") == 4; }));
   finish = true;
   ASSERT_TRUE(all_acked());
-  EXPECT_EQ(metric("pipegen_pending"), 0);
+  EXPECT_TRUE(eventually([&] { return metric("pipegen_pending", R"(,subject="in.a")") == 0; }));
 }
 
 TEST_F(WorkerTest, AnOutageIsNoCrashOfTheMessageThatRunsAlone) {
@@ -1267,6 +1268,20 @@ class Process {
 
 int worker_process(const std::string& mode, int argc, char** argv) {
   return run_worker(argc, argv, "work", [&](const Settings&) {
+    if (mode == "collect") {
+      Stage stage = make_collecting_stage(
+          [](const std::vector<std::string>& payloads, Context&, Outbox& outbox) {
+            std::string indexes;
+            for (const std::string& payload : payloads) {
+              const std::size_t at = payload.find(' ') + 1;
+              indexes += payload.substr(at, payload.find(' ', at) - at) + ";";
+            }
+            outbox.publish({.event = "Joined", .subject = "out.joined", .payload = indexes, .is_result = true});
+          },
+          8s);
+      stage.ack_wait = 500ms;
+      return stage;
+    }
     if (mode == "join") {
       Stage stage = make_collecting_stage([](const std::vector<std::string>&, Context&, Outbox& outbox) {
         outbox.publish(output("joined by " + std::to_string(::getpid())));
@@ -1411,14 +1426,112 @@ TEST_F(WorkerTest, AGroupIsJoinedOnceAlsoWhenTheProcessDiesBeforeItsEventsAreSto
   EXPECT_NE(state.get("g.group")->value.find(R"("state":"done")"), std::string::npos);
 }
 
+TEST_F(WorkerTest, WhatIsPendingIsShownAlsoWhileNothingIsFetched) {
+  WorkerOptions options = quick();
+  options.consumer.note_every = 50ms;
+  options.consumer.expires = 200ms;
+  options.consumer.heartbeat = 100ms;
+  nats::Connection connection({.url = server_.url(), .metrics = &metrics_});
+  Worker worker(connection, make_stage([](std::string_view, Context&, Outbox&) { throw Unavailable("no printer"); }),
+                Settings(), metrics_, options);
+  EXPECT_EQ(metric("pipegen_held", R"(,what="message")"), 0) << "known before anything is held";
+  worker.start();
+  send("first");
+  ASSERT_TRUE(eventually([&] { return metric("pipegen_held", R"(,what="message")") >= 1; }));
+  // One by one: none of those that the last request still brings has others behind it.
+  EXPECT_TRUE(eventually([&] {
+    send("more");
+    return metric("pipegen_pending", R"(,subject="in.a")") >= 3;
+  })) << metrics_.render();
+  EXPECT_TRUE(worker.stop());
+}
+
+TEST_F(WorkerTest, AGroupEndsInOneResultOrInReasonsWhileItsFourWorkersAreKilled) {
+  constexpr int kItems = 20;
+  std::mt19937 random(std::random_device{}());
+  struct Item {
+    std::string group;
+    int index, count;
+  };
+  std::vector<Item> items;
+  for (int i = 0; i < 4; ++i) {
+    const std::string number = std::to_string(i);
+    for (int copy = 0; copy < 2; ++copy) {
+      for (int index = 1; index <= kItems; ++index) {
+        items.push_back({"whole-" + number, index, kItems});
+        if (index != 7) items.push_back({"short-" + number, index, kItems});
+        items.push_back({"torn-" + number, index, index == 5 ? kItems + 1 : kItems});
+      }
+    }
+  }
+  std::shuffle(items.begin(), items.end(), random);
+
+  std::vector<std::unique_ptr<Process>> processes;
+  for (int i = 0; i < 4; ++i) processes.push_back(std::make_unique<Process>(server_, "collect"));
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const auto& [group, index, count] = items[i];
+    send(group + " " + std::to_string(index) + " " + std::to_string(count), {{"Pipegen-Workflow-Id", group}});
+    if (i % 60 != 59) continue;
+    auto& victim = processes[random() % processes.size()];
+    victim->signal(SIGKILL);
+    ASSERT_TRUE(eventually([&] { return victim->ended(); }));
+    victim = std::make_unique<Process>(server_, "collect");
+  }
+  const auto dead_with = [this](const std::string& group, const std::string& reason) {
+    int found = 0;
+    for (const auto& dead : all("TEST_DLQ")) {
+      const auto workflow = dead.headers.find("Pipegen-Workflow-Id");
+      if (workflow == dead.headers.end() || workflow->second != group) continue;
+      if (dead.headers.at("Pipegen-Error-Message").find(reason) != std::string::npos) ++found;
+    }
+    return found;
+  };
+  ASSERT_TRUE(all_acked());
+  for (int i = 0; i < 4; ++i) {
+    const std::string number = std::to_string(i), late = " never came within 8s (group ";
+    EXPECT_TRUE(eventually([&] { return dead_with("short-" + number, "item 7 of 20" + late + "short-") == 1; }));
+    EXPECT_TRUE(eventually([&] { return dead_with("torn-" + number, late + "torn-") == 1; }));
+    EXPECT_EQ(dead_with("short-" + number, ""), 1);
+    EXPECT_GE(dead_with("torn-" + number, " items, an earlier one said "), 1);
+    EXPECT_EQ(dead_with("whole-" + number, ""), 0);
+  }
+  std::map<std::string, int> joined;
+  for (const auto& event : all("OUT")) {
+    EXPECT_EQ(++joined[event.headers.at("Pipegen-Workflow-Id")], 1);
+    EXPECT_TRUE(event.headers.at("Pipegen-Workflow-Id").starts_with("whole-"));
+    std::string expected;
+    for (int index = 1; index <= kItems; ++index) expected += std::to_string(index) + ";";
+    EXPECT_EQ(event.payload, expected);
+  }
+  EXPECT_EQ(joined.size(), 4U);
+  EXPECT_TRUE(eventually([&] { return KeyValue(connection_, "TEST_STATE").keys("*.item.*").empty(); }));
+}
+
 TEST_F(WorkerTest, AWorkerProcessSaysWhatItPromisesAndStopsCleanlyOnSigterm) {
   for (int i = 0; i < 200; ++i) send(std::to_string(i));
   Process process(server_, "slow");
   ASSERT_TRUE(eventually([&] { return process.log().find(R"("message":"ready")") != std::string::npos; }))
       << process.log();
   EXPECT_NE(process.log().find(R"("message":"admin endpoints are served")"), std::string::npos);
-  EXPECT_NE(process.log().find(R"("stream":"IN")"), std::string::npos);
-  EXPECT_NE(process.log().find(R"("duplicate_window":"120s")"), std::string::npos) << process.log();
+  /// The line that says this about the stream.
+  const auto line_of = [&](const std::string& message, const std::string& stream) {
+    std::istringstream lines(process.log());
+    for (std::string line; std::getline(lines, line);) {
+      const bool is_it = line.find("\"message\":\"" + message + "\"") != std::string::npos;
+      if (is_it && line.find("\"stream\":\"" + stream + "\"") != std::string::npos) return line;
+    }
+    return "(none) " + process.log();
+  };
+  const std::string consuming = line_of("consuming", "IN"), publishing = line_of("publishing", "OUT");
+  for (const char* promise :
+       {R"("replicas":1)", R"("storage":"file")", R"("discard":"new")", R"("retention":"work_queue")",
+        R"("duplicate_window":"120s")", R"("ack_wait":"0.5s")", R"("max_deliver":3)", R"("consumer":"work-workers")",
+        "sync_interval: always", "one replica: a lost disk loses messages"}) {
+    EXPECT_NE(consuming.find(promise), std::string::npos) << promise << " is not in " << consuming;
+  }
+  EXPECT_NE(publishing.find(R"("retention":"limits")"), std::string::npos) << publishing;
+  EXPECT_NE(publishing.find("one replica"), std::string::npos) << publishing;
+  EXPECT_EQ(process.log().find(R"("stream":"TEST_DLQ")"), std::string::npos);
   ASSERT_TRUE(eventually([&] { return stored("OUT") > 10; }));
   process.signal(SIGTERM);
   ASSERT_TRUE(eventually([&] { return process.ended(); }));

@@ -101,11 +101,12 @@ class Collector::Recording : public Outbox {
   std::vector<Group::Event> events_;
 };
 
-Collector::Collector(nats::Connection& connection, const Stage& stage)
+Collector::Collector(nats::Connection& connection, const Stage& stage, const AnyClock& clock)
     : connection_(connection),
       stage_(stage),
       collect_(*stage.collect),
-      state_(connection, bucket_name(stage.topology, collect_.state_bucket)) {}
+      state_(connection, bucket_name(stage.topology, collect_.state_bucket)),
+      clock_(clock) {}
 
 Collector::Group Collector::parse_group(const KeyValue::Entry& entry) {
   static constexpr json::Field kFields[] = {{"group"},
@@ -211,7 +212,7 @@ bool Collector::move(const std::string& token, Group& group, std::string state, 
   Group moved = group;
   moved.state = std::move(state);
   moved.owner = std::move(owner);
-  moved.changed_at = now();
+  moved.changed_at = clock_.wall_time();
   const auto revision = state_.update(token + ".group", to_json(moved), group.revision);
   if (!revision) return false;
   moved.revision = *revision;
@@ -234,7 +235,7 @@ void Collector::take(std::string_view payload, Context& context, CallOutbox& out
     Group made;
     made.name = item.group;
     made.count = item.count;
-    made.first_at = made.changed_at = now();
+    made.first_at = made.changed_at = clock_.wall_time();
     made.workflow_id = context.message().workflow_id.empty() ? item.group : context.message().workflow_id;
     if (const auto revision = state_.create(token + ".group", to_json(made))) {
       made.revision = *revision;
@@ -265,7 +266,7 @@ void Collector::take(std::string_view payload, Context& context, CallOutbox& out
   state_.create(token + ".item." + std::to_string(item.index), payload);  // there already: a duplicate, which is fine
   if (state_.count(token + ".item.*") < static_cast<std::size_t>(item.count)) {
     // The group may have expired between the look at it and the item, which then is in nobody's list.
-    if (now() - group->first_at > collect_.expires / 2) {
+    if (clock_.wall_time() - group->first_at > collect_.expires / 2) {
       group = find(token);
       if (group) is_over();
     }
@@ -348,7 +349,7 @@ void Collector::failed(const Delivery& delivery) {
     if (item.group.empty()) return;
     const std::string token = KeyValue::key_token(item.group);
     auto group = find(token);
-    if (!group || !group->is_begun() || group->owner != delivery.info.id) return;
+    if (!group || !group->is_begun() || group->owner != delivery.id()) return;
     move(token, *group, std::string(kFailed), group->owner);
   } catch (const PermanentError&) {  // not an item, so it never belonged to a group
   }
@@ -374,7 +375,7 @@ Collector::Round Collector::expire(DeadLetters& dead_letters) {
 }
 
 std::optional<Collector::Expired> Collector::expire(const std::string& token, Group& group, DeadLetters& dead_letters) {
-  const Timestamp present = now();
+  const Timestamp present = clock_.wall_time();
   const bool late = group.state == kOpen && present - group.first_at > collect_.expires;
   const bool left_behind = group.state == kExpiring && present - group.changed_at > kExpiringPatience;
   // Whoever works on it says so at every try, and between two of them lies a delay.

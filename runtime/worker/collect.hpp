@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/clock.hpp"
 #include "pipegen/context.hpp"
 #include "pipegen/key_value.hpp"
 #include "pipegen/stage.hpp"
@@ -29,7 +30,7 @@ namespace pipegen::worker {
 /// the group's entry.
 class Collector {
  public:
-  Collector(nats::Connection& connection, const Stage& stage);
+  Collector(nats::Connection& connection, const Stage& stage, const AnyClock& clock = AnyClock::real());
 
   /// Stores the item; joins the group if this completes it, and returns when the joined events are stored. Throws what
   /// the handler throws, PermanentError for an item that does not fit its group, Unavailable.
@@ -71,6 +72,7 @@ class Collector {
   const Stage& stage_;
   const Collect& collect_;
   KeyValue state_;
+  const AnyClock& clock_;
 };
 
 }  // namespace pipegen::worker

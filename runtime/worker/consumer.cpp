@@ -23,15 +23,24 @@ std::string_view header_of(const natsMsg* message, const char* name) {
                                                                                    : std::string_view();
 }
 
-std::uint64_t read_floor(json::Reader& in) {
-  static constexpr json::Field kFields[] = {{"ack_floor", json::kOptional}};
+struct State {
+  std::uint64_t ack_floor = 0;
+  std::int64_t pending = -1;
+};
+
+State read_state(json::Reader& in) {
+  static constexpr json::Field kFields[] = {{"ack_floor", json::kOptional}, {"num_pending", json::kOptional}};
   static constexpr json::Field kFloorFields[] = {{"stream_seq", json::kOptional}};
-  std::uint64_t sequence = 0;
+  State state;
   for (json::Object fields(in, kFields); fields.next();) {
+    if (fields.index() == 1) {
+      state.pending = in.int64({.min = 0});
+      continue;
+    }
     for (json::Object floor(in, kFloorFields); floor.next();)
-      sequence = static_cast<std::uint64_t>(in.int64({.min = 0}));
+      state.ack_floor = static_cast<std::uint64_t>(in.int64({.min = 0}));
   }
-  return sequence;
+  return state;
 }
 
 }  // namespace
@@ -180,21 +189,31 @@ void PullConsumer::note_floor() {
   const auto now = std::chrono::steady_clock::now();
   if (now - floor_asked_ < options_.note_every || floor_->asked || !connection_.connected()) return;
   floor_asked_ = now;
+  received_when_asked_ = received_;
   floor_->asked = true;
   connection_.handles().consume_replies->send("$JS.API.CONSUMER.INFO." + stage_.stream + "." + stage_.durable, {}, {},
                                               [floor = floor_](natsStatus status, const nats::Message& answer) {
                                                 if (status == NATS_OK) {
                                                   try {
-                                                    const auto sequence =
-                                                        json::parse(nats::payload_of(answer.get()), read_floor);
+                                                    const State state =
+                                                        json::parse(nats::payload_of(answer.get()), read_state);
                                                     // A server that was killed may have forgotten some of it.
-                                                    if (sequence > floor->sequence) floor->sequence = sequence;
+                                                    if (state.ack_floor > floor->sequence)
+                                                      floor->sequence = state.ack_floor;
+                                                    floor->pending = state.pending;
                                                   } catch (const Error&) {
                                                     // Then what was noted before still holds.
                                                   }
                                                 }
                                                 floor->asked = false;
                                               });
+}
+
+std::optional<std::uint64_t> PullConsumer::take_pending() {
+  if (floor_->asked) return std::nullopt;
+  const std::int64_t pending = floor_->pending.exchange(-1);
+  if (pending < 0 || received_ != received_when_asked_) return std::nullopt;
+  return static_cast<std::uint64_t>(pending);
 }
 
 void PullConsumer::watch_for_stall() {
@@ -246,6 +265,7 @@ nats::Message PullConsumer::next(std::chrono::milliseconds patience) {
     if (or_empty(natsMsg_GetReply(message.get())).starts_with("$JS.ACK.")) {
       if (outstanding_ > 0) --outstanding_;
       heard_ = true;
+      ++received_;
       watch_.reset();
       return message;
     }

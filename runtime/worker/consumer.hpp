@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "nats/handles.hpp"
@@ -51,6 +52,9 @@ class PullConsumer {
   /// not be served, outstanding() is zero afterwards; when the consumer is gone, so is bound(), and trouble() says why.
   nats::Message next(std::chrono::milliseconds patience);
   const std::string& trouble() const { return trouble_; }
+  /// How many messages the consumer has still to deliver, each time that the server said so; not when a message came
+  /// meanwhile, which tells it better.
+  std::optional<std::uint64_t> take_pending();
   /// When the stream was made, as ensure() saw it last: nanoseconds since 1970.
   std::int64_t stream_created() const { return stream_created_; }
 
@@ -71,6 +75,7 @@ class PullConsumer {
   /// All up to `sequence` is acked. Written when the server's answer comes, by a thread of the library.
   struct Floor {
     std::atomic<std::uint64_t> sequence = 0;
+    std::atomic<std::int64_t> pending = -1;  // -1: not known, or taken
     std::atomic<bool> asked = false;
   };
 
@@ -99,7 +104,9 @@ class PullConsumer {
   std::string trouble_;
   std::shared_ptr<Floor> floor_ = std::make_shared<Floor>();
   std::chrono::steady_clock::time_point floor_asked_{};
-  std::int64_t stream_created_ = 0;  // sequences of another stream of this name mean nothing
+  std::uint64_t received_ = 0;             // messages
+  std::uint64_t received_when_asked_ = 0;  // for the floor
+  std::int64_t stream_created_ = 0;        // sequences of another stream of this name mean nothing
   Counter* recreated_ = nullptr;
   StallWatch watch_;
   bool make_again_ = false;  // the consumer is to be deleted before it is bound

@@ -18,13 +18,13 @@ Stores::Stores(nats::Connection& connection, const Topology& topology) {
   }
 }
 
-CallContext::CallContext(const Delivery& delivery, const Stage& stage, const Settings& settings, const Logger& logger,
+CallContext::CallContext(MessageInfo message, const Stage& stage, const Settings& settings, const Logger& logger,
                          Stores& stores, std::chrono::steady_clock::time_point deadline, std::stop_token stop)
     : stage_(stage),
       settings_(settings),
       logger_(logger),
       stores_(stores),
-      message_(delivery.info),
+      message_(std::move(message)),
       deadline_(deadline),
       stop_(std::move(stop)) {}
 
@@ -36,11 +36,10 @@ CallContext::~CallContext() {
 
 const Logger& CallContext::log() const {
   if (!call_logger_) {
-    call_logger_ = message_.workflow_id.empty()
-                       ? logger_.with({{"message_id", message_.id}, {"trace_id", message_.trace_id}})
-                       : logger_.with({{"workflow_id", message_.workflow_id},
-                                       {"message_id", message_.id},
-                                       {"trace_id", message_.trace_id}});
+    const Logger logger =
+        message_.workflow_id.empty() ? logger_ : logger_.with({{"workflow_id", message_.workflow_id}});
+    call_logger_ = logger.with(
+        {{"message_id", message_.id}, {"trace_id", message_.trace.trace_id()}, {"span_id", message_.trace.span_id()}});
   }
   return *call_logger_;
 }

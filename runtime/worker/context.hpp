@@ -24,8 +24,8 @@ struct Stores {
 
 class CallContext : public Context {
  public:
-  CallContext(const Delivery& delivery, const Stage& stage, const Settings& settings, const Logger& logger,
-              Stores& stores, std::chrono::steady_clock::time_point deadline, std::stop_token stop);
+  CallContext(MessageInfo message, const Stage& stage, const Settings& settings, const Logger& logger, Stores& stores,
+              std::chrono::steady_clock::time_point deadline, std::stop_token stop);
   ~CallContext() override;
 
   const MessageInfo& message() const override { return message_; }

@@ -6,7 +6,6 @@
 #include <array>
 #include <chrono>
 #include <condition_variable>
-#include <cstdlib>
 #include <memory>
 #include <mutex>
 
@@ -31,44 +30,29 @@ std::string worker_name() {
   return std::string(host.data()) + ":" + std::to_string(::getpid());
 }
 
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
-
 }  // namespace
 
 DeadLetters::Draft DeadLetters::draft(const Delivery& delivery, const DeadLetterReason& reason,
                                       const nats::Headers& more) const {
   Draft draft;
   HeaderList& headers = draft.headers;
-  const char** names = nullptr;
-  int count = 0;
-  if (natsMsgHeader_Keys(delivery.message.get(), &names, &count) == NATS_OK) {
-    const std::unique_ptr<const char*, Free> owned_names(names);
-    for (int i = 0; i < count; ++i) {
-      const char** values = nullptr;
-      int value_count = 0;
-      if (natsMsgHeader_Values(delivery.message.get(), names[i], &values, &value_count) != NATS_OK) continue;
-      const std::unique_ptr<const char*, Free> owned_values(values);
-      const std::string name =
-          std::string_view(names[i]).starts_with("Nats-") ? std::string("Pipegen-Original-") + names[i] : names[i];
-      for (int j = 0; j < value_count; ++j) headers.emplace_back(name, values[j]);
-    }
+  for (auto& [name, value] : nats::headers_of(delivery.message.get())) {
+    headers.emplace_back(name.starts_with("Nats-") ? "Pipegen-Original-" + name : std::move(name), std::move(value));
   }
   draft.needed_from = headers.size();
   const auto stored = Timestamp(std::chrono::microseconds(delivery.key.stored_at / 1000));
   headers.emplace_back("Pipegen-Error-Stage", stage_.name);
   headers.emplace_back("Pipegen-Error-Class", header_value(reason.error_class));
   headers.emplace_back("Pipegen-Error-Message", header_value(reason.message));
-  headers.emplace_back("Pipegen-Error-Stream", delivery.info.stream);
-  headers.emplace_back("Pipegen-Error-Seq", std::to_string(delivery.info.sequence));
-  headers.emplace_back("Pipegen-Error-Deliveries", std::to_string(delivery.info.deliveries));
-  headers.emplace_back("Pipegen-Error-Subject", delivery.info.subject);
+  headers.emplace_back("Pipegen-Error-Stream", delivery.stream);
+  headers.emplace_back("Pipegen-Error-Seq", std::to_string(delivery.key.sequence));
+  headers.emplace_back("Pipegen-Error-Deliveries", std::to_string(delivery.deliveries));
+  headers.emplace_back("Pipegen-Error-Subject", delivery.subject());
   headers.emplace_back("Pipegen-Error-First-Seen", to_string(stored));
   headers.emplace_back("Pipegen-Error-Worker", worker_name());
   headers.insert(headers.end(), more.begin(), more.end());
   // With the time, because sequences begin again in a stream that was deleted and made again.
-  draft.message_id = "dlq:" + delivery.info.stream + ":" + std::to_string(delivery.info.sequence) + ":" +
+  draft.message_id = "dlq:" + std::string(delivery.stream) + ":" + std::to_string(delivery.key.sequence) + ":" +
                      std::to_string(delivery.key.stored_at);
   return draft;
 }

@@ -2,8 +2,8 @@
 
 #include <array>
 #include <charconv>
-#include <random>
-#include <vector>
+
+#include "core/trace.hpp"
 
 namespace pipegen::worker {
 namespace {
@@ -13,24 +13,6 @@ bool read_number(std::string_view text, T& number) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   return error == std::errc() && end == text.data() + text.size();
 }
-
-std::string random_hex(std::size_t digits) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  thread_local std::mt19937_64 generator = [] {
-    std::random_device device;
-    std::seed_seq seed{device(), device(), device(), device()};
-    return std::mt19937_64(seed);
-  }();
-  std::string text(digits, '0');
-  for (std::size_t i = 0; i < digits; i += 16) {
-    std::uint64_t bits = generator();
-    for (std::size_t j = i; j < digits && j < i + 16; ++j, bits >>= 4) text[j] = kDigits[bits & 15];
-  }
-  return text;
-}
-
-bool is_hex(std::string_view text) { return text.find_first_not_of("0123456789abcdef") == std::string_view::npos; }
-bool is_zero(std::string_view text) { return text.find_first_not_of('0') == std::string_view::npos; }
 
 }  // namespace
 
@@ -60,47 +42,41 @@ std::optional<AckSubject> parse_ack_subject(std::string_view reply) {
   return out;
 }
 
-Trace trace_from(std::string_view traceparent) {
-  // "00-<32 hex>-<16 hex>-<2 hex>"; a later version may go on after that.
-  if (traceparent.size() >= 55 && traceparent[2] == '-' && traceparent[35] == '-' && traceparent[52] == '-') {
-    const auto version = traceparent.substr(0, 2), trace = traceparent.substr(3, 32), span = traceparent.substr(36, 16),
-               flags = traceparent.substr(53, 2);
-    const bool whole = version == "00" ? traceparent.size() == 55 : traceparent.size() == 55 || traceparent[55] == '-';
-    if (whole && version != "ff" && is_hex(version) && is_hex(trace) && is_hex(span) && is_hex(flags) &&
-        !is_zero(trace) && !is_zero(span)) {
-      return {std::string(trace), std::string(flags)};
-    }
-  }
-  return {random_hex(32), "01"};
-}
-
-std::string child_of(const Trace& trace) { return "00-" + trace.id + "-" + random_hex(16) + "-" + trace.flags; }
-
 std::string_view Delivery::header(const char* name) const {
   const char* value = nullptr;
   return natsMsgHeader_Get(message.get(), name, &value) == NATS_OK && value != nullptr ? value : std::string_view();
 }
 
-Delivery::Delivery(nats::Message received, AckSubject from)
+Delivery::Delivery(nats::Message received, const AckSubject& from)
     : message(std::move(received)),
       key{from.sequence, from.stored_at},
-      reply(natsMsg_GetReply(message.get())),
+      stream(from.stream),
+      deliveries(from.deliveries),
       size(static_cast<std::size_t>(natsMsg_GetDataLength(message.get()))) {
-  info.subject = natsMsg_GetSubject(message.get());
-  info.stream = std::move(from.stream);
-  info.sequence = from.sequence;
-  info.deliveries = from.deliveries;
   // One that is published again needs another Nats-Msg-Id, or the server would take it for a duplicate; it is the same
   // message all the same.
-  info.id = header("Pipegen-Message-Id");
-  if (info.id.empty()) info.id = header("Nats-Msg-Id");
-  if (info.id.empty()) {
-    info.id = info.stream + ":" + std::to_string(info.sequence) + ":" + std::to_string(from.stored_at);
+  given_id = header("Pipegen-Message-Id");
+  if (given_id.empty()) given_id = header("Nats-Msg-Id");
+  if (given_id.empty()) {
+    made_id = std::string(stream) + ":" + std::to_string(key.sequence) + ":" + std::to_string(key.stored_at);
   }
-  info.workflow_id = header("Pipegen-Workflow-Id");
-  trace = trace_from(header("traceparent"));
-  info.trace_id = trace.id;
-  info.trace_flags = trace.flags;
+}
+
+TraceContext Delivery::trace() const {
+  if (const auto traceparent = header("traceparent"); !traceparent.empty()) {
+    if (auto context = trace::parse(traceparent, header("tracestate")); context.has_trace()) return context;
+  }
+  return trace::begin_for(id());
+}
+
+MessageInfo Delivery::info(TraceContext trace) const {
+  return {.id = std::string(id()),
+          .subject = std::string(subject()),
+          .stream = std::string(stream),
+          .sequence = key.sequence,
+          .deliveries = deliveries,
+          .workflow_id = std::string(workflow_id()),
+          .trace = std::move(trace)};
 }
 
 }  // namespace pipegen::worker

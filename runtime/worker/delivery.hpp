@@ -14,23 +14,13 @@ namespace pipegen::worker {
 
 /// What a JetStream message's reply subject says about it ("$JS.ACK.<stream>.<consumer>.…").
 struct AckSubject {
-  std::string stream;
+  std::string_view stream;  // in the text that was parsed
   std::uint64_t deliveries = 0;
   std::uint64_t sequence = 0;
   std::int64_t stored_at = 0;  // nanoseconds since the epoch
   std::uint64_t pending = 0;   // messages that the consumer has not delivered yet
 };
 std::optional<AckSubject> parse_ack_subject(std::string_view reply);
-
-/// W3C trace context: which trace a message belongs to.
-struct Trace {
-  std::string id;            // 32 hex digits
-  std::string flags = "01";  // as they came in
-};
-/// Reads a traceparent; begins a new trace when there is none, or it is not one.
-Trace trace_from(std::string_view traceparent);
-/// The traceparent of a message that is published now: the same trace, a new span.
-std::string child_of(const Trace& trace);
 
 /// Tells one message from every other, also after the stream was deleted and made again.
 struct DeliveryKey {
@@ -44,19 +34,33 @@ struct DeliveryKeyHash {
   }
 };
 
-/// One message. Immutable once it is in hand, but for `reply`, which belongs to InHand.
+/// One message. Immutable once it is in hand, but for `later_reply`, which belongs to InHand. What it gives lives as
+/// long as it does; nothing is copied out of the message before somebody asks for it.
 struct Delivery {
-  Delivery(nats::Message received, AckSubject from);
+  Delivery(nats::Message received, const AckSubject& from);
+  Delivery(const Delivery&) = delete;
+  Delivery& operator=(const Delivery&) = delete;
 
   std::string_view payload() const { return nats::payload_of(message.get()); }
   std::string_view header(const char* name) const;
+  std::string_view id() const { return made_id.empty() ? given_id : made_id; }
+  std::string_view workflow_id() const { return header("Pipegen-Workflow-Id"); }
+  std::string_view subject() const { return natsMsg_GetSubject(message.get()); }
+  /// Where it came from. Without a word about that, its trace begins here: the same one at every delivery.
+  TraceContext trace() const;
+  /// Where the server waits for the answer.
+  const char* reply() const { return later_reply.empty() ? natsMsg_GetReply(message.get()) : later_reply.c_str(); }
+  MessageInfo info() const { return info(trace()); }
+  MessageInfo info(TraceContext trace) const;
 
   nats::Message message;
-  MessageInfo info;
   DeliveryKey key;
-  Trace trace;
-  std::string reply;
+  std::string_view stream;
+  std::uint64_t deliveries = 1;  // 1 at the first
   std::size_t size = 0;
+  std::string_view given_id;
+  std::string made_id;
+  std::string later_reply;
 };
 
 }  // namespace pipegen::worker

@@ -4,13 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <deque>
+#include <cstddef>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -21,42 +19,40 @@ namespace pipegen::worker {
 /// Thread safe.
 class InHand {
  public:
+  using Owner = std::shared_ptr<Delivery>;
   enum class Arrival { kNew, kAlreadyInHand, kAlreadyDone };
 
   /// A message that is in hand already (its in-progress signals were late) gives its newer reply subject to the older
   /// delivery, so that the ack goes where the server waits for it.
-  Arrival add(const std::shared_ptr<Delivery>& delivery) {
+  Arrival add(const Owner& delivery) {
     const std::lock_guard lock(mutex_);
-    if (done_.contains(delivery->key)) return Arrival::kAlreadyDone;
+    if (done_[slot(delivery->key)] == delivery->key) return Arrival::kAlreadyDone;
     const auto [at, is_new] = messages_.try_emplace(delivery->key, delivery);
     if (!is_new) {
-      at->second->reply = delivery->reply;
+      at->second->later_reply = delivery->reply();
       return Arrival::kAlreadyInHand;
     }
     bytes_ += delivery->size;
     return Arrival::kNew;
   }
 
-  /// Takes it out and gives the reply subject; nothing when it was out already. A message that is `done` is remembered
-  /// for a while: acks are not confirmed, so one may be lost and the message be delivered again.
-  std::optional<std::string> finish(const Delivery& delivery, bool done) {
+  /// Takes it out; nothing when it was out already. A message that is `done` is remembered for a while: acks are not
+  /// confirmed, so one may be lost and the message be delivered again.
+  Owner finish(const Delivery& delivery, bool done) {
     const std::lock_guard lock(mutex_);
-    const auto at = messages_.find(delivery.key);
-    if (at == messages_.end()) return std::nullopt;
-    std::string reply = std::move(at->second->reply);
-    bytes_ -= delivery.size;
-    messages_.erase(at);
     roll_window();
-    ++handled_now_;
-    if (done) {
-      done_.insert(delivery.key);
-      done_in_order_.push_back(delivery.key);
-      if (done_in_order_.size() > kRemembered) {
-        done_.erase(done_in_order_.front());
-        done_in_order_.pop_front();
-      }
+    return take_out(delivery.key, done);
+  }
+  /// The same of several; gives those that were not out already.
+  std::vector<Owner> finish_all(const std::vector<const Delivery*>& deliveries, bool done) {
+    std::vector<Owner> out;
+    out.reserve(deliveries.size());
+    const std::lock_guard lock(mutex_);
+    roll_window();
+    for (const Delivery* delivery : deliveries) {
+      if (Owner owner = take_out(delivery->key, done)) out.push_back(std::move(owner));
     }
-    return reply;
+    return out;
   }
 
   std::size_t size() const {
@@ -84,20 +80,35 @@ class InHand {
     const std::lock_guard lock(mutex_);
     std::vector<std::string> out;
     out.reserve(messages_.size());
-    for (const auto& [key, delivery] : messages_) out.push_back(delivery->reply);
+    for (const auto& [key, delivery] : messages_) out.emplace_back(delivery->reply());
     return out;
   }
 
-  std::vector<std::shared_ptr<Delivery>> all() const {
+  std::vector<Owner> all() const {
     const std::lock_guard lock(mutex_);
-    std::vector<std::shared_ptr<Delivery>> out;
+    std::vector<Owner> out;
+    out.reserve(messages_.size());
     for (const auto& [key, delivery] : messages_) out.push_back(delivery);
     return out;
   }
 
  private:
-  static constexpr std::size_t kRemembered = 50'000;
+  static constexpr std::size_t kRemembered = 65'536;
   static constexpr auto kWindow = std::chrono::milliseconds(250);
+
+  /// Sequences of a stream follow one another, so that the last `kRemembered` have a place each.
+  static std::size_t slot(const DeliveryKey& key) { return key.sequence % kRemembered; }
+
+  Owner take_out(const DeliveryKey& key, bool done) {
+    const auto at = messages_.find(key);
+    if (at == messages_.end()) return nullptr;
+    Owner owner = std::move(at->second);
+    bytes_ -= owner->size;
+    messages_.erase(at);
+    ++handled_now_;
+    if (done) done_[slot(key)] = key;
+    return owner;
+  }
 
   void roll_window() {
     const auto now = std::chrono::steady_clock::now();
@@ -108,10 +119,9 @@ class InHand {
   }
 
   mutable std::mutex mutex_;
-  std::unordered_map<DeliveryKey, std::shared_ptr<Delivery>, DeliveryKeyHash> messages_;
+  std::unordered_map<DeliveryKey, Owner, DeliveryKeyHash> messages_;
   std::size_t bytes_ = 0;
-  std::unordered_set<DeliveryKey, DeliveryKeyHash> done_;
-  std::deque<DeliveryKey> done_in_order_;
+  std::vector<DeliveryKey> done_ = std::vector<DeliveryKey>(kRemembered);
   std::chrono::steady_clock::time_point window_began_ = std::chrono::steady_clock::now();
   std::size_t handled_now_ = 0;
   std::size_t handled_before_ = 0;

@@ -6,8 +6,6 @@
 
 namespace pipegen::worker {
 
-using std::chrono::steady_clock;
-
 void Publishes::seal(Over over) {
   std::string refusal;
   {
@@ -65,8 +63,8 @@ void Publisher::publish(PendingPublish publish, std::stop_token stop) {
       changed_.notify_all();
     });
     std::unique_lock lock(mutex_);
-    const bool in_time =
-        changed_.wait_for(lock, std::chrono::seconds(10), [&] { return has_room(size) || stop.stop_requested(); });
+    const bool in_time = clock_.wait_for(changed_, lock, std::chrono::seconds(10),
+                                         [&] { return has_room(size) || stop.stop_requested(); });
     if (!in_time) throw Unavailable("events cannot be stored: " + (failure_.empty() ? "no answer" : failure_));
     if (!has_room(size)) throw Cancelled("told to stop while publishing");
     ++open_;
@@ -131,10 +129,12 @@ void Publisher::settled(const std::shared_ptr<PendingPublish>& publish, const na
       --open_;
       open_bytes_ -= publish->size;
       failing_.erase(publish.get());
+      if (ack == nullptr) publish->span.fail(permanent ? "PermanentError" : "Unavailable", error);
+      publish->span.end();
     } else {
       failing_.insert(publish.get());
       failure_ = publish->subject + ": " + std::string(error);
-      publish->due = steady_clock::now() +
+      publish->due = clock_.now() +
                      std::min<std::chrono::milliseconds>(
                          std::chrono::milliseconds(500) * (1 << std::min(publish->tries, 4)), std::chrono::seconds(5));
       ++publish->tries;
@@ -149,7 +149,7 @@ void Publisher::repeat_failed() {
   std::vector<std::shared_ptr<PendingPublish>> due;
   {
     const std::lock_guard lock(mutex_);
-    const auto now = steady_clock::now();
+    const auto now = clock_.now();
     const auto later = std::partition(waiting_.begin(), waiting_.end(), [&](const auto& p) { return p->due > now; });
     due.assign(std::make_move_iterator(later), std::make_move_iterator(waiting_.end()));
     waiting_.erase(later, waiting_.end());
@@ -183,30 +183,13 @@ std::size_t Publisher::open() const {
   return open_;
 }
 
-void SentCounters::count(const std::string& subject) {
-  Counter* counter = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    const bool known = counters_.contains(subject);
-    const std::string& name = known || counters_.size() < 100 ? subject : "other";
-    auto& slot = counters_[name];
-    if (slot == nullptr) {
-      slot = &metrics_.counter("messaging_client_sent_messages_total", "Messages published.",
-                               {{"stage", stage_}, {"subject", name}});
-    }
-    counter = slot;
-  }
-  counter->add();
-}
-
 CallOutbox::CallOutbox(Publisher& publisher, SentCounters& sent, const Settings& settings, const Stage& stage,
-                       const MessageInfo& message, const Trace& trace, std::stop_token stop)
+                       const MessageInfo& message, std::stop_token stop)
     : publisher_(publisher),
       sent_(sent),
       settings_(settings),
       stage_(stage),
       message_(message),
-      trace_(trace),
       stop_(std::move(stop)) {}
 
 std::string CallOutbox::id_at(std::size_t position) const {
@@ -214,19 +197,34 @@ std::string CallOutbox::id_at(std::size_t position) const {
 }
 
 void CallOutbox::publish(Outgoing event) {
-  nats::Headers headers{{"traceparent", child_of(trace_)}};
+  std::string id = id_at(published_);
+  // A span for each: its end says when the event was stored, and whoever consumes it is its child.
+  trace::Span span(trace::Kind::kProducer, "send", event.subject, message_.trace);
+  if (span.recorded()) {
+    span.set("messaging.system", "nats");
+    span.set("messaging.operation.name", "send");
+    span.set("messaging.operation.type", "send");
+    span.set("messaging.destination.name", event.subject);
+    span.set("messaging.message.id", id);
+    span.set("messaging.message.body.size", event.payload.size());
+    if (!message_.workflow_id.empty()) span.set("messaging.message.conversation_id", message_.workflow_id);
+  }
+  nats::Headers headers;
+  trace::add_to(headers, span.context());
   if (!message_.workflow_id.empty()) headers.emplace("Pipegen-Workflow-Id", message_.workflow_id);
   if (event.is_result) result_ = Result{std::string(event.event), event.payload};
   const std::string subject = event.subject;
+  const std::size_t size = event.payload.size();
   publisher_.publish({.subject = std::move(event.subject),
                       .payload = std::move(event.payload),
-                      .message_id = id_at(published_),
+                      .message_id = std::move(id),
                       .headers = std::move(headers),
-                      .owner = publishes_},
+                      .owner = publishes_,
+                      .span = std::move(span)},
                      stop_);
   ++published_;
   ++produced_[std::string(event.event)];
-  sent_.count(subject);
+  sent_.count(subject, size);
 }
 
 void CallOutbox::publish_entry(std::string subject, std::string value) {
@@ -234,7 +232,8 @@ void CallOutbox::publish_entry(std::string subject, std::string value) {
                       .payload = std::move(value),
                       .message_id = {},
                       .headers = {},
-                      .owner = publishes_},
+                      .owner = publishes_,
+                      .span = {}},
                      {});
 }
 

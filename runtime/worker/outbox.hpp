@@ -16,6 +16,9 @@
 #include <unordered_set>
 #include <vector>
 
+#include "core/clock.hpp"
+#include "core/trace.hpp"
+#include "nats/sent.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/nats.hpp"
 #include "pipegen/stage.hpp"
@@ -56,16 +59,18 @@ struct PendingPublish {
   std::string message_id;  // empty for entries of key-value buckets
   nats::Headers headers;
   std::shared_ptr<Publishes> owner;
+  trace::Span span{};    // from the first try to its end
   std::size_t size = 0;  // octets, headers included
   int tries = 0;
-  std::chrono::steady_clock::time_point due{};  // of the next try, when it waits for one
+  AnyClock::TimePoint due{};  // of the next try, when it waits for one
 };
 
 /// Publishes for all calls of a worker. Thread safe.
 class Publisher {
  public:
   /// `repeated` counts the publishes that had to be sent again.
-  Publisher(nats::Connection& connection, Counter& repeated) : connection_(connection), repeated_(repeated) {}
+  Publisher(nats::Connection& connection, Counter& repeated, const AnyClock& clock = AnyClock::real())
+      : connection_(connection), repeated_(repeated), clock_(clock) {}
   /// Waits until the library calls back no more; every publish is answered or times out (10 s).
   void close();
 
@@ -88,6 +93,7 @@ class Publisher {
 
   nats::Connection& connection_;
   Counter& repeated_;
+  const AnyClock& clock_;
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   std::size_t open_ = 0;
@@ -98,18 +104,7 @@ class Publisher {
   std::string failure_;
 };
 
-/// Counts messages by subject; beyond a hundred subjects the rest is counted as "other".
-class SentCounters {
- public:
-  SentCounters(Metrics& metrics, std::string stage) : metrics_(metrics), stage_(std::move(stage)) {}
-  void count(const std::string& subject);
-
- private:
-  Metrics& metrics_;
-  std::string stage_;
-  std::mutex mutex_;
-  std::map<std::string, Counter*> counters_;
-};
+using nats::SentCounters;
 
 /// The outbox of one call.
 class CallOutbox : public Outbox {
@@ -119,7 +114,7 @@ class CallOutbox : public Outbox {
     std::string payload;
   };
   CallOutbox(Publisher& publisher, SentCounters& sent, const Settings& settings, const Stage& stage,
-             const MessageInfo& message, const Trace& trace, std::stop_token stop);
+             const MessageInfo& message, std::stop_token stop);
 
   const Settings& settings() const override { return settings_; }
   Fresh fresh() override { return fresh_at(published_); }
@@ -146,7 +141,6 @@ class CallOutbox : public Outbox {
   const Settings& settings_;
   const Stage& stage_;
   const MessageInfo& message_;
-  const Trace& trace_;
   std::stop_token stop_;
   std::shared_ptr<Publishes> publishes_ = std::make_shared<Publishes>();
   std::size_t published_ = 0;

@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
 
 #include "http/service.hpp"
-#include "nats/handles.hpp"
+#include "http/trace_exporter.hpp"
+#include "nats/promises.hpp"
 
 namespace pipegen::worker {
 namespace {
@@ -18,12 +20,11 @@ using std::chrono::milliseconds;
 
 constexpr int kExitUsage = 64;  // EX_USAGE
 
-std::string seconds_text(std::int64_t nanoseconds) {
-  const double seconds = static_cast<double>(nanoseconds) / 1e9;
-  std::string text = std::to_string(seconds);
-  text.erase(text.find_last_not_of('0') + 1);
-  if (text.ends_with('.')) text.pop_back();
-  return text + "s";
+/// Only a new connection can go on, and whoever runs the service starts a new process.
+void exit_if_closed_for_good(const nats::Connection& connection, const Logger& log) {
+  if (!connection.closed_for_good()) return;
+  log.error("the process exits so that a new one can connect");
+  ::_exit(kExitSoftware);
 }
 
 }  // namespace
@@ -79,34 +80,84 @@ bool StopSignal::wait(milliseconds time) {
 }
 
 void log_promises(nats::Connection& connection, const Stage& stage, const Logger& log) {
-  nats::StreamInfo info;
-  jsErrCode code = static_cast<jsErrCode>(0);
-  const std::string what = "stream " + stage.stream;
-  const natsStatus status =
-      js_GetStreamInfo(info.out(), connection.handles().consume_js, stage.stream.c_str(), nullptr, &code);
-  if (status != NATS_OK) nats::throw_status(status, code, what);
-  const jsStreamConfig& config = *info->Config;
-  log.info("consuming", {{"stage", stage.name},
-                         {"stream", stage.stream},
-                         {"consumer", stage.durable},
-                         {"subject", stage.filter_subject},
-                         {"replicas", config.Replicas},
-                         {"storage", config.Storage == js_MemoryStorage ? "memory" : "file"},
-                         {"discard", config.Discard == js_DiscardNew ? "new" : "old"},
-                         {"retention", config.Retention == js_WorkQueuePolicy  ? "work_queue"
-                                       : config.Retention == js_InterestPolicy ? "interest"
-                                                                               : "limits"},
-                         {"duplicate_window", seconds_text(config.Duplicates)},
-                         {"ack_wait", seconds_text(std::chrono::nanoseconds(stage.ack_wait).count())},
-                         {"timeout", seconds_text(std::chrono::nanoseconds(stage.timeout).count())},
-                         {"max_deliver", stage.max_deliver},
-                         {"dead_letters", stage.dead_letter_subject}});
+  const auto text = [](milliseconds time) { return nats::seconds_text(std::chrono::nanoseconds(time).count()); };
+  nats::with_promises(connection, stage.stream, log.with({{"stage", stage.name}}))
+      .info("consuming", {{"consumer", stage.durable},
+                          {"subject", stage.filter_subject},
+                          {"ack_wait", text(stage.ack_wait)},
+                          {"timeout", text(stage.timeout)},
+                          {"max_deliver", stage.max_deliver},
+                          {"dead_letters", stage.dead_letter_subject}});
+  nats::log_published(connection, stage.topology, log.with({{"stage", stage.name}}), stage.stream);
 }
 
-void exit_if_closed_for_good(const nats::Connection& connection, const Logger& log) {
-  if (!connection.closed_for_good()) return;
-  log.error("the process exits so that a new one can connect");
-  ::_exit(kExitSoftware);
+int run_process(
+    const Settings& settings, std::string_view service, std::string_view pipeline, bool check_only,
+    milliseconds grace_period,
+    const std::function<std::unique_ptr<Program>(nats::Connection& connection, Metrics& metrics)>& make_program) {
+  const Logger log;
+  StopSignal stop(grace_period);
+  Metrics metrics;
+  if (check_only) {
+    nats::Connection connection(nats::options_from(settings, service), std::chrono::seconds(5));
+    make_program(connection, metrics)->prepare();
+    return 0;
+  }
+
+  // Before whatever makes spans, so that it goes after that.
+  const auto traces = http::export_traces(service, pipeline, metrics);
+  std::mutex mutex;
+  const Program* running = nullptr;
+  std::string waiting_for = "waiting for NATS";
+  AdminServer admin(settings.text("admin.host", "127.0.0.1"), static_cast<int>(settings.integer("admin.port", 0)),
+                    metrics, [&] {
+                      const std::lock_guard lock(mutex);
+                      return running != nullptr ? running->readiness() : Readiness{false, waiting_for};
+                    });
+  log.info("admin endpoints are served", {{"admin_port", admin.port()}});
+
+  nats::ConnectionOptions options = nats::options_from(settings, service);
+  options.metrics = &metrics;
+  nats::Connection connection(options, milliseconds(0));
+  const std::unique_ptr<Program> program = make_program(connection, metrics);
+  for (milliseconds delay(250);; delay = std::min<milliseconds>(delay * 2, std::chrono::seconds(5))) {
+    try {
+      program->prepare();
+      stop.take_over();
+      program->start();
+      break;
+    } catch (const Unavailable& error) {
+      log.warning("cannot start yet", {{"reason", error.what()}});
+      {
+        const std::lock_guard lock(mutex);
+        waiting_for = error.what();
+      }
+      exit_if_closed_for_good(connection, log);
+      if (stop.wait(delay)) return 0;
+    }
+  }
+  {
+    const std::lock_guard lock(mutex);
+    running = program.get();
+  }
+  bool was_ready = false;
+  while (!stop.wait(milliseconds(was_ready ? 1'000 : 20))) {
+    exit_if_closed_for_good(connection, log);
+    if (!was_ready && program->readiness().ready) {
+      was_ready = true;
+      log.info("ready");
+    }
+  }
+  log.info("stopping");
+  const bool clean = program->stop();
+  if (traces) traces->close();
+  log.info("stopped");
+  // Without a server, or with a handler or transaction that goes on, there is nothing that destructors could wait for
+  // in time.
+  if (!clean || !connection.connected()) ::_exit(0);
+  const std::lock_guard lock(mutex);
+  running = nullptr;
+  return 0;
 }
 
 }  // namespace pipegen::worker

@@ -1,12 +1,9 @@
-#include <unistd.h>
-
-#include <mutex>
+#include <memory>
+#include <optional>
+#include <utility>
 
 #include "http/service.hpp"
 #include "nats/garbage.hpp"
-#include "pipegen/admin.hpp"
-#include "pipegen/log.hpp"
-#include "pipegen/metrics.hpp"
 #include "pipegen/worker.hpp"
 #include "worker/process.hpp"
 #include "worker/worker.hpp"
@@ -14,76 +11,48 @@
 namespace pipegen {
 namespace {
 
-using std::chrono::milliseconds;
+class StageProgram final : public worker::Program {
+ public:
+  StageProgram(nats::Connection& connection, Stage stage, const Settings& settings, Metrics& metrics,
+               worker::WorkerOptions options)
+      : connection_(connection),
+        stage_(std::move(stage)),
+        settings_(settings),
+        metrics_(metrics),
+        worker_(connection, stage_, settings, metrics, std::move(options)) {}
 
-int run(const Settings& settings, std::string_view service, bool check_only,
-        const std::function<Stage(const Settings&)>& make_stage) {
-  const Logger log;
-  const Stage stage = make_stage(settings);
+  void prepare() override {
+    nats::ensure(connection_, stage_.topology);
+    worker_.check();
+    worker::log_promises(connection_, stage_, Logger());
+  }
+  void start() override {
+    worker_.start();
+    garbage_.emplace(connection_, stage_.topology, metrics_, nats::GarbageCollector::options_from(settings_));
+  }
+  bool stop() override {
+    garbage_->request_stop();
+    return worker_.stop();
+  }
+  Readiness readiness() const override { return worker_.readiness(); }
+
+ private:
+  nats::Connection& connection_;
+  const Stage stage_;
+  const Settings& settings_;
+  Metrics& metrics_;
+  worker::Worker worker_;
+  std::optional<nats::GarbageCollector> garbage_;
+};
+
+int run(const Settings& settings, std::string_view service, bool check_only, Stage stage) {
   worker::WorkerOptions options;
   options.grace_period = settings.duration(stage.section + ".grace_period", options.grace_period);
   options.deadline_grace = settings.duration(stage.section + ".deadline_grace", options.deadline_grace);
-  worker::StopSignal stop(options.grace_period);
-
-  if (check_only) {
-    nats::Connection connection(nats::options_from(settings, service), std::chrono::seconds(5));
-    nats::ensure(connection, stage.topology);
-    Metrics metrics;
-    worker::Worker(connection, stage, settings, metrics, options).check();
-    worker::log_promises(connection, stage, log);
-    return 0;
-  }
-
-  Metrics metrics;
-  std::mutex running_mutex;
-  const worker::Worker* running = nullptr;
-  AdminServer admin(settings.text("admin.host", "127.0.0.1"), static_cast<int>(settings.integer("admin.port", 0)),
-                    metrics, [&] {
-                      const std::lock_guard lock(running_mutex);
-                      return running != nullptr ? running->readiness() : Readiness{false, "waiting for NATS"};
-                    });
-  log.info("admin endpoints are served", {{"admin_port", admin.port()}});
-
-  nats::ConnectionOptions connection_options = nats::options_from(settings, service);
-  connection_options.metrics = &metrics;
-  nats::Connection connection(connection_options, milliseconds(0));
-  worker::Worker worker(connection, stage, settings, metrics, options);
-  for (milliseconds delay(250);; delay = std::min<milliseconds>(delay * 2, std::chrono::seconds(5))) {
-    try {
-      nats::ensure(connection, stage.topology);
-      worker::log_promises(connection, stage, log);
-      worker.check();
-      stop.take_over();
-      worker.start();
-      break;
-    } catch (const Unavailable& error) {
-      log.warning("cannot start yet", {{"reason", error.what()}});
-      worker::exit_if_closed_for_good(connection, log);
-      if (stop.wait(delay)) return 0;
-    }
-  }
-  {
-    const std::lock_guard lock(running_mutex);
-    running = &worker;
-  }
-  nats::GarbageCollector garbage(connection, stage.topology, metrics, nats::GarbageCollector::options_from(settings));
-  bool was_ready = false;
-  while (!stop.wait(milliseconds(was_ready ? 1'000 : 20))) {
-    worker::exit_if_closed_for_good(connection, log);
-    if (!was_ready && worker.readiness().ready) {
-      was_ready = true;
-      log.info("ready");
-    }
-  }
-  log.info("stopping");
-  garbage.request_stop();
-  const bool clean = worker.stop();
-  log.info("stopped");
-  // Without a server, or with a handler that goes on, there is nothing that destructors could wait for in time.
-  if (!clean || !connection.connected()) ::_exit(0);
-  const std::lock_guard lock(running_mutex);
-  running = nullptr;
-  return 0;
+  return worker::run_process(settings, service, stage.pipeline, check_only, options.grace_period,
+                             [&](nats::Connection& connection, Metrics& metrics) {
+                               return std::make_unique<StageProgram>(connection, stage, settings, metrics, options);
+                             });
 }
 
 }  // namespace
@@ -92,8 +61,9 @@ int run_worker(int argc, char** argv, std::string_view service,
                const std::function<Stage(const Settings& settings)>& make_stage) {
   const worker::Arguments arguments = worker::parse_arguments(argc, argv);
   if (arguments.exit_status) return *arguments.exit_status;
-  return run_service(
-      service, [&](const Settings& settings) { return run(settings, service, arguments.check_only, make_stage); });
+  return run_service(service, [&](const Settings& settings) {
+    return run(settings, service, arguments.check_only, make_stage(settings));
+  });
 }
 
 }  // namespace pipegen

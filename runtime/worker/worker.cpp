@@ -41,39 +41,40 @@ Worker::Worker(nats::Connection& connection, Stage stage, Settings settings, Met
       log_(Logger().with({{"stage", stage_.name}})),
       metrics_(metrics),
       stores_(connection, stage_.topology),
-      publisher_(connection, metrics.counter("pipegen_publish_retries_total",
-                                             "Publishes that failed and were sent again.", {{"stage", stage_.name}})),
+      publisher_(connection,
+                 metrics.counter("pipegen_publish_retries_total", "Publishes that failed and were sent again.",
+                                 {{"stage", stage_.name}}),
+                 *options_.clock),
       sent_(metrics, stage_.name),
       dead_letters_(connection, stage_),
       status_(status_store(connection, stage_)),
-      consumer_(connection, stage_, options_.consumer),
-      consumed_(metrics.counter("messaging_client_consumed_messages_total", "Messages taken in hand.",
-                                {{"stage", stage_.name}, {"subject", stage_.filter_subject}})),
-      acked_(metrics.counter("pipegen_messages_acked_total", "Messages handled and acked.", {{"stage", stage_.name}})),
-      redelivered_(metrics.counter("pipegen_redeliveries_total", "Messages delivered more than once.",
-                                   {{"stage", stage_.name}})),
-      late_(metrics.counter("pipegen_late_redeliveries_total",
-                            "Messages delivered again while in hand: their in-progress signals were late.",
-                            {{"stage", stage_.name}})),
-      naks_(metrics.counter("pipegen_naks_total", "Messages handed back because the handler failed.",
-                            {{"stage", stage_.name}})),
-      handed_back_(metrics.counter("pipegen_hand_backs_total", "Messages handed back because the process stops.",
-                                   {{"stage", stage_.name}})),
-      buried_(metrics.counter("pipegen_dead_letters_total", "Messages moved to the dead-letter stream.",
-                              {{"stage", stage_.name}})),
+      intake_(connection.handles().consume, metrics, stage_.name, {stage_.filter_subject}, [this] { finished(); }),
+      feed_(connection, stage_,
+            {.consumer = options_.consumer,
+             .first_delay = options_.hold_first,
+             .most_delay = options_.hold_most,
+             .clock = options_.clock},
+            {.room = [this] { return room(); },
+             .take = [this](nats::Message message, std::int64_t) { accept(std::move(message)); },
+             .leftover = [this](nats::Message message) { intake_.leave(message); },
+             .pending = [this](std::uint64_t count) { intake_.set_pending(0, count); }}),
       errors_permanent_(errors_of(metrics, stage_, "permanent")),
       errors_transient_(errors_of(metrics, stage_, "transient")),
       errors_unavailable_(errors_of(metrics, stage_, "unavailable")),
       errors_timeout_(errors_of(metrics, stage_, "timeout")),
       duration_(metrics.seconds("messaging_process_duration_seconds", "Duration of one call of the handler.",
                                 {{"stage", stage_.name}})),
-      lag_(metrics.seconds("pipegen_delivery_lag_seconds", "Age of a message when it is taken in hand.",
-                           {{"stage", stage_.name}})),
-      pending_(metrics.gauge("pipegen_pending", "Messages not delivered yet, as of the last one that was.",
-                             {{"stage", stage_.name}})),
-      in_flight_(metrics.gauge("pipegen_in_flight", "Messages in hand.", {{"stage", stage_.name}})),
-      connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")) {
-  if (stage_.collect) collector_.emplace(connection_, stage_);
+      connected_(metrics.gauge("pipegen_nats_connected", "1 while the NATS server is connected.")),
+      holds_(metrics, stage_.name,
+             {.first = options_.hold_first,
+              .most = options_.hold_most,
+              .kinds = {"nats", "events", "message"},
+              .clock = options_.clock},
+             errors_unavailable_, [this] {
+               const std::lock_guard lock(mutex_);
+               work_.notify_all();
+             }) {
+  if (stage_.collect) collector_.emplace(connection_, stage_, *options_.clock);
 }
 
 Worker::~Worker() {
@@ -81,17 +82,15 @@ Worker::~Worker() {
   publisher_.close();  // its callbacks come to this object
 }
 
-void Worker::check() { consumer_.ensure(); }
+void Worker::check() { feed_.check(); }
 
 void Worker::start() {
-  consumer_.bind();
+  feed_.start();
   const std::lock_guard lock(mutex_);
-  fetch_trouble_.clear();
   handlers_left_ = concurrency_;
   ticking_ = true;
   for (std::size_t i = 0; i < concurrency_; ++i) handlers_.emplace_back([this] { handle_messages(); });
   ticker_ = std::thread([this] { tick(); });
-  fetcher_ = std::thread([this] { fetch(); });
   if (collector_) expirer_ = std::thread([this] { expire_groups(); });
 }
 
@@ -99,14 +98,14 @@ bool Worker::stop() {
   std::deque<std::shared_ptr<Delivery>> unstarted;
   {
     const std::lock_guard lock(mutex_);
-    if (!fetcher_.joinable()) return true;
+    if (!ticker_.joinable()) return true;
     stopping_ = true;
     work_.notify_all();
     changed_.notify_all();
-    room_.notify_all();
   }
-  const auto began = Clock::now();
-  fetcher_.join();  // hands back what was on its way
+  holds_.stop();
+  const auto began = options_.clock->now();
+  feed_.stop();  // hands back what was on its way
   {
     const std::lock_guard lock(mutex_);
     unstarted.swap(queue_);
@@ -115,7 +114,7 @@ bool Worker::stop() {
     for (const Task& task : refused_) unstarted.push_back(task.delivery);
     refused_.clear();
   }
-  for (const auto& delivery : unstarted) hand_back(*delivery);
+  for (const auto& delivery : unstarted) intake_.hand_back(*delivery);
 
   // Handlers that are told to stop need some of the time too.
   const auto margin = std::min<milliseconds>(options_.grace_period / 4, milliseconds(3'000));
@@ -123,7 +122,7 @@ bool Worker::stop() {
   std::vector<std::shared_ptr<Call>> running;
   {
     std::unique_lock lock(mutex_);
-    changed_.wait_until(lock, end - margin, [&] { return handlers_left_ == 0; });
+    options_.clock->wait_until(changed_, lock, end - margin, [&] { return handlers_left_ == 0; });
     cancelling_ = true;
     running = calls_;
   }
@@ -136,13 +135,13 @@ bool Worker::stop() {
   bool all_left = false;
   {
     std::unique_lock lock(mutex_);
-    all_left = changed_.wait_until(lock, end - margin / 4, [&] { return handlers_left_ == 0; });
+    all_left = options_.clock->wait_until(changed_, lock, end - margin / 4, [&] { return handlers_left_ == 0; });
     // Events on their way to the stream: without their acks, the messages they belong to are handed back.
-    changed_.wait_until(lock, end, [&] { return in_hand_.size() == 0 || !connection_.connected(); });
+    options_.clock->wait_until(changed_, lock, end, [&] { return in_hand() == 0 || !connection_.connected(); });
     ticking_ = false;
     changed_.notify_all();
   }
-  for (const auto& delivery : in_hand_.all()) hand_back(*delivery);
+  intake_.hand_back_all();
   ticker_.join();
   if (expirer_.joinable()) expirer_.join();
   if (!all_left) {
@@ -154,111 +153,46 @@ bool Worker::stop() {
   for (auto& handler : handlers_) handler.join();
   handlers_.clear();
   if (connection_.connected()) natsConnection_FlushTimeout(connection_.handles().consume, 2'000);
-  in_flight_.set(0);
+  intake_.show();
   return true;
 }
 
 Readiness Worker::readiness() const {
   if (!connection_.connected()) return {false, "NATS is away"};
-  const std::lock_guard lock(mutex_);
-  if (stopping_) return {false, "stopping"};
-  if (!fetch_trouble_.empty()) return {false, fetch_trouble_};
-  if (!holds_.empty()) return {false, holds_.begin()->second};
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) return {false, "stopping"};
+  }
+  if (std::string trouble = feed_.trouble(); !trouble.empty()) return {false, std::move(trouble)};
+  if (std::string reason = holds_.reason(); !reason.empty()) return {false, std::move(reason)};
   return {true, {}};
 }
 
 // ---------------------------------------------------------------------------------------------------- fetching
 
-void Worker::fetch() {
-  milliseconds delay = options_.hold_first;
-  for (;;) {
-    bool holding = false;
-    std::uint64_t seen = 0;
-    {
-      const std::lock_guard lock(mutex_);
-      if (stopping_) break;
-      holding = !holds_.empty();
-      seen = finished_;
-    }
-    if (!consumer_.bound()) {
-      try {
-        consumer_.bind();
-        log_.info("the consumer is back", {{"consumer", stage_.durable}});
-        const std::lock_guard lock(mutex_);
-        fetch_trouble_.clear();
-      } catch (const Error& error) {
-        log_.warning("the consumer cannot be reached; trying again",
-                     {{"consumer", stage_.durable}, {"error", error.what()}});
-        std::unique_lock lock(mutex_);
-        fetch_trouble_ = error.what();
-        changed_.wait_for(lock, jittered(delay), [&] { return stopping_; });
-        delay = std::min(delay * 2, options_.hold_most);
-      }
-      continue;
-    }
-    if (consumer_.outstanding() == 0 && !holding && connection_.connected()) {
-      const std::size_t room = in_hand_.room(concurrency_, options_.most_in_hand, options_.most_bytes_in_hand);
-      const std::size_t have = in_hand_.size();
-      // Not a few at a time while much is in hand: a request costs a round trip.
-      if (room > 0 && (have < concurrency_ || have <= 4 * room)) consumer_.request(room);
-    }
-    if (consumer_.bound() && consumer_.outstanding() == 0) {
-      std::unique_lock lock(mutex_);
-      room_.wait_for(lock, milliseconds(20), [&] { return stopping_ || (finished_ != seen && !holding); });
-      lock.unlock();
-      if (nats::Message message = consumer_.next(milliseconds(0)); message) accept(std::move(message));
-    } else if (consumer_.bound()) {
-      if (nats::Message message = consumer_.next(milliseconds(100)); message) accept(std::move(message));
-    }
-    if (!consumer_.bound()) {
-      log_.warning("the consumer went away", {{"consumer", stage_.durable}, {"reason", consumer_.trouble()}});
-      std::unique_lock lock(mutex_);
-      fetch_trouble_ = consumer_.trouble();
-      if (consumer_.heard()) {
-        delay = options_.hold_first;
-      } else {  // one that can be bound and serves nothing
-        changed_.wait_for(lock, jittered(delay), [&] { return stopping_; });
-        delay = std::min(delay * 2, options_.hold_most);
-      }
-    }
-  }
-  consumer_.close([this](nats::Message message) {
-    answer(natsMsg_GetReply(message.get()), "-NAK");
-    handed_back_.add();
-  });
-  const std::lock_guard lock(mutex_);
-  fetching_over_ = true;
-  changed_.notify_all();
+std::size_t Worker::room() {
+  if (holds_.any()) return 0;
+  InHand& in_hand = intake_.in_hand();
+  const std::size_t room = in_hand.room(concurrency_, options_.most_in_hand, options_.most_bytes_in_hand);
+  const std::size_t have = in_hand.size();
+  // Not a few at a time while much is in hand: a request costs a round trip.
+  return have < concurrency_ || have <= 4 * room ? room : 0;
 }
 
 void Worker::accept(nats::Message message) {
-  auto from = parse_ack_subject(natsMsg_GetReply(message.get()));
-  if (!from) {
-    log_.error("a message came with a reply subject that is not JetStream's",
-               {{"reply", natsMsg_GetReply(message.get())}});
-    return;
-  }
-  const bool again = from->deliveries > 1;
-  pending_.set(static_cast<double>(from->pending));
-  const auto delivery = std::make_shared<Delivery>(std::move(message), std::move(*from));
-  consumed_.add();
-  if (again) redelivered_.add();
-  const auto age =
-      std::chrono::system_clock::now().time_since_epoch() - std::chrono::nanoseconds(delivery->key.stored_at);
-  lag_.observe(std::max(0.0, std::chrono::duration<double>(age).count()));
-  switch (in_hand_.add(delivery)) {
-    case InHand::Arrival::kAlreadyDone:
-      return answer(delivery->reply, "+ACK");
-    case InHand::Arrival::kAlreadyInHand:
-      return late_.add();
-    case InHand::Arrival::kNew:
-      break;
-  }
-  in_flight_.add(1);
+  const auto delivery = intake_.take(std::move(message));
+  if (!delivery) return;
   const std::lock_guard lock(mutex_);
-  const bool suspect = delivery->info.deliveries > static_cast<std::uint64_t>(std::max(1, stage_.max_deliver));
+  const bool suspect = delivery->deliveries > static_cast<std::uint64_t>(std::max(1, stage_.max_deliver));
   (suspect ? suspects_ : queue_).push_back(delivery);
   work_.notify_one();
+}
+
+/// Messages left the hand.
+void Worker::finished() {
+  feed_.wake();
+  const std::lock_guard lock(mutex_);
+  if (stopping_) changed_.notify_all();
 }
 
 // ---------------------------------------------------------------------------------------------------- handling
@@ -268,9 +202,9 @@ void Worker::handle_messages() {
     const auto& delivery = task->delivery;
     if (!task->decided) {
       handle(delivery, task->alone);
-    } else if (!until_available("message " + std::to_string(delivery->info.sequence),
-                                [&] { settle(delivery, *task->decided); })) {
-      hand_back(*delivery);
+    } else if (!holds_.until_available("message " + std::to_string(delivery->key.sequence),
+                                       [&] { settle(delivery, *task->decided); })) {
+      intake_.hand_back(*delivery);
     }
     leave(task->alone);
   }
@@ -283,7 +217,7 @@ std::optional<Worker::Task> Worker::take() {
   std::unique_lock lock(mutex_);
   work_.wait(lock, [&] {
     if (stopping_ || !refused_.empty()) return true;
-    if (alone_ || !holds_.empty()) return false;
+    if (alone_ || holds_.any()) return false;
     // A suspect waits until nothing else runs, and nothing begins before it ran.
     return suspects_.empty() ? !queue_.empty() : running_ == 0;
   });
@@ -309,12 +243,12 @@ void Worker::leave(bool alone) {
 }
 
 void Worker::handle(const std::shared_ptr<Delivery>& delivery, bool alone) {
-  const std::string what = "message " + std::to_string(delivery->info.sequence);
+  const std::string what = "message " + std::to_string(delivery->key.sequence);
   std::optional<DeadLetterReason> killer;
   std::optional<int> attempt;
   bool begun = !alone;
   Outcome outcome;
-  const bool handled = until_available(what, [&] {
+  const bool handled = holds_.until_available(what, [&] {
     // Once, however often something is away: only an end of the process may count.
     if (!begun && (killer = begin_alone(delivery, attempt))) return;
     begun = true;
@@ -322,28 +256,32 @@ void Worker::handle(const std::shared_ptr<Delivery>& delivery, bool alone) {
   });
   if (!handled) {
     forget_alone();
-    return hand_back(*delivery);
+    return intake_.hand_back(*delivery);
   }
-  if (killer) outcome = {Outcome::Kind::kDeadLetter, *killer, delivery->info.workflow_id};
+  if (killer) outcome = {Outcome::Kind::kDeadLetter, *killer, std::string(delivery->workflow_id())};
   // Until the entry is gone, a later crash would count against this message.
-  if (alone && !killer && !until_available(what, [&] { end_alone(*delivery); })) return hand_back(*delivery);
+  if (alone && !killer && !holds_.until_available(what, [&] { end_alone(*delivery); }))
+    return intake_.hand_back(*delivery);
   if (outcome.kind == Outcome::Kind::kDone) return;  // acked when its events are stored
-  if (!until_available(what, [&] { settle(delivery, outcome); })) return hand_back(*delivery);
-  if (killer) until_available(what, [&] { end_alone(*delivery); });
+  if (!holds_.until_available(what, [&] { settle(delivery, outcome); })) return intake_.hand_back(*delivery);
+  if (killer) holds_.until_available(what, [&] { end_alone(*delivery); });
 }
 
 Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
   const auto call = std::make_shared<Call>();
   call->delivery = delivery;
   const auto began = Clock::now();
-  call->deadline = began + stage_.timeout;
+  call->deadline = options_.clock->now() + stage_.timeout;
   {
     const std::lock_guard lock(mutex_);
     if (cancelling_) return {Outcome::Kind::kHandBack, {}, {}};
     calls_.push_back(call);
   }
-  CallContext context(*delivery, stage_, settings_, log_, stores_, call->deadline, call->stop.get_token());
-  CallOutbox outbox(publisher_, sent_, settings_, stage_, context.message(), delivery->trace, call->stop.get_token());
+  trace::Span span = begin_span(*delivery);
+  const trace::Scope scope(span);
+  CallContext context(delivery->info(span.context()), stage_, settings_, log_, stores_, call->deadline,
+                      call->stop.get_token());
+  CallOutbox outbox(publisher_, sent_, settings_, stage_, context.message(), call->stop.get_token());
   Outcome outcome;
   std::string unavailable;
   const auto failed = [&](Outcome::Kind kind, std::string error_class, std::string message) {
@@ -383,6 +321,7 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
   }
   duration_.observe(std::chrono::duration<double>(Clock::now() - began).count());
   outcome.workflow_id = context.message().workflow_id;
+  if (span.recorded()) end_span(span, outcome, unavailable);
   {
     std::unique_lock lock(mutex_);
     std::erase(calls_, call);
@@ -391,7 +330,7 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
   }
   if (outcome.kind == Outcome::Kind::kDone && unavailable.empty()) {
     outbox.publishes()->seal([this, delivery, workflow_id = outcome.workflow_id](const std::string& refusal) {
-      if (refusal.empty()) return ack(*delivery);
+      if (refusal.empty()) return intake_.ack(*delivery);
       refuse(delivery, {Outcome::Kind::kDeadLetter, {"PermanentError", refusal}, workflow_id});
     });
     return outcome;
@@ -403,14 +342,43 @@ Worker::Outcome Worker::call(const std::shared_ptr<Delivery>& delivery) {
   return outcome;
 }
 
+/// A child of whatever made the message: what one upload leads to is one trace.
+trace::Span Worker::begin_span(const Delivery& delivery) const {
+  trace::Span span(trace::Kind::kConsumer, "process", stage_.filter_subject, delivery.trace());
+  if (!span.recorded()) return span;
+  span.set("messaging.system", "nats");
+  span.set("messaging.operation.name", "process");
+  span.set("messaging.operation.type", "process");
+  span.set("messaging.destination.name", delivery.subject());
+  span.set("messaging.consumer.group.name", stage_.durable);
+  span.set("messaging.message.id", delivery.id());
+  span.set("messaging.message.body.size", delivery.payload().size());
+  span.set("pipegen.pipeline", stage_.pipeline);
+  span.set("pipegen.stage", stage_.name);
+  span.set("pipegen.stream", delivery.stream);
+  span.set("pipegen.stream.sequence", delivery.key.sequence);
+  span.set("pipegen.deliveries", delivery.deliveries);
+  return span;
+}
+
+/// Ended when the handler has: what it published is stored after that, which the spans of those say.
+void Worker::end_span(trace::Span& span, const Outcome& outcome, const std::string& unavailable) {
+  if (!outcome.workflow_id.empty()) span.set("messaging.message.conversation_id", outcome.workflow_id);
+  if (!unavailable.empty()) {
+    span.fail("Unavailable", unavailable);
+  } else if (outcome.kind != Outcome::Kind::kDone) {
+    span.fail(outcome.reason.error_class, outcome.reason.message);
+  }
+  span.end();
+}
+
 /// May be called again when it threw Unavailable.
 void Worker::settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome) {
-  const MessageInfo& info = delivery->info;
   switch (outcome.kind) {
     case Outcome::Kind::kDone:
       return;
     case Outcome::Kind::kHandBack:
-      return hand_back(*delivery);
+      return intake_.hand_back(*delivery);
     case Outcome::Kind::kDeadLetter:
       return bury(delivery, outcome.reason, outcome.workflow_id);
     case Outcome::Kind::kRetry:
@@ -425,15 +393,16 @@ void Worker::settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome)
   if (!stage_.backoff.empty()) {
     delay = at_least(stage_.backoff[std::min(static_cast<std::size_t>(*outcome.failures), stage_.backoff.size()) - 1]);
   }
+  const MessageInfo info = delivery->info();
   log_.warning("the handler failed; the message will be delivered again", {{"message_id", info.id},
                                                                            {"workflow_id", outcome.workflow_id},
-                                                                           {"trace_id", info.trace_id},
+                                                                           {"trace_id", info.trace.trace_id()},
                                                                            {"delivery", info.deliveries},
                                                                            {"failures", *outcome.failures},
                                                                            {"delay_ms", delay.count()},
                                                                            {"class", outcome.reason.error_class},
                                                                            {"error", outcome.reason.message}});
-  nak(*delivery, delay);
+  intake_.nak(*delivery, delay);
 }
 
 /// One of the message's events can never be stored. Called from whichever thread learned that, so that a handler thread
@@ -448,24 +417,23 @@ void Worker::refuse(const std::shared_ptr<Delivery>& delivery, Outcome outcome) 
       return;
     }
   }
-  hand_back(*delivery);
+  intake_.hand_back(*delivery);
 }
 
 void Worker::bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterReason& reason,
                   const std::string& workflow_id) {
-  const MessageInfo& info = delivery->info;
+  const MessageInfo info = delivery->info();
   if (collector_) collector_->failed(*delivery);
   dead_letters_.publish(*delivery, reason);
   put_failed_status(workflow_id, info.id, reason.message);
   log_.error("the message is dead-lettered", {{"message_id", info.id},
                                               {"workflow_id", workflow_id},
-                                              {"trace_id", info.trace_id},
+                                              {"trace_id", info.trace.trace_id()},
                                               {"sequence", info.sequence},
                                               {"deliveries", info.deliveries},
                                               {"class", reason.error_class},
                                               {"error", reason.message}});
-  buried_.add();
-  term(*delivery);
+  intake_.term(*delivery);
 }
 
 /// Throws Unavailable. An entry that can never be stored must not keep the message.
@@ -507,8 +475,8 @@ int Worker::count_of(const std::string& key) {
 
 /// With the time, because sequences begin again in a stream that was deleted and made again.
 std::string Worker::count_key(const char* kind, const Delivery& delivery) const {
-  return std::string(kind) + "." + KeyValue::key_token(stage_.name) + "." + KeyValue::key_token(delivery.info.stream) +
-         "." + std::to_string(delivery.key.sequence) + "-" + std::to_string(delivery.key.stored_at);
+  return std::string(kind) + "." + KeyValue::key_token(stage_.name) + "." + KeyValue::key_token(delivery.stream) + "." +
+         std::to_string(delivery.key.sequence) + "-" + std::to_string(delivery.key.stored_at);
 }
 
 // ---------------------------------------------------------------------------------------------------- suspects
@@ -524,7 +492,7 @@ std::optional<DeadLetterReason> Worker::begin_alone(const std::shared_ptr<Delive
                                          " times with nothing else running"};
   }
   log_.warning("a message that was in hand at several crashes is run alone",
-               {{"message_id", delivery->info.id}, {"sequence", delivery->info.sequence}, {"attempt", *attempt}});
+               {{"message_id", delivery->id()}, {"sequence", delivery->key.sequence}, {"attempt", *attempt}});
   {
     const std::lock_guard lock(mutex_);
     noted_ = delivery;  // before it is: a put that got no answer may be stored
@@ -551,95 +519,8 @@ void Worker::forget_alone() {
     end_alone(*delivery);
   } catch (const std::exception& error) {
     log_.warning("the end of the process counts as a crash of the message that ran alone",
-                 {{"message_id", delivery->info.id}, {"reason", error.what()}});
+                 {{"message_id", delivery->id()}, {"reason", error.what()}});
   }
-}
-
-// ---------------------------------------------------------------------------------------------------- answers
-
-void Worker::ack(const Delivery& delivery) {
-  if (finish(delivery, "+ACK", true)) acked_.add();
-}
-void Worker::nak(const Delivery& delivery, milliseconds delay) {
-  if (finish(delivery, nak_body(delay), false)) naks_.add();
-}
-void Worker::hand_back(const Delivery& delivery) {
-  if (finish(delivery, nak_body(milliseconds(0)), false)) handed_back_.add();
-}
-void Worker::term(const Delivery& delivery) { finish(delivery, "+TERM", true); }
-
-bool Worker::finish(const Delivery& delivery, std::string_view body, bool done) {
-  const auto reply = in_hand_.finish(delivery, done);
-  if (!reply) return false;
-  answer(*reply, body);
-  in_flight_.add(-1);
-  const std::lock_guard lock(mutex_);
-  ++finished_;
-  room_.notify_one();
-  if (stopping_) changed_.notify_all();
-  return true;
-}
-
-void Worker::answer(const std::string& reply, std::string_view body) {
-  // Not natsMsg_Ack: that needs the subscription, which may have been replaced, and would answer the older of two
-  // deliveries.
-  natsConnection_Publish(connection_.handles().consume, reply.c_str(), body.data(), static_cast<int>(body.size()));
-}
-
-// ---------------------------------------------------------------------------------------------------- holding
-
-bool Worker::until_available(const std::string& what, const std::function<void()>& work) {
-  milliseconds delay = options_.hold_first;
-  for (bool held = false;; held = true) {
-    try {
-      work();
-      if (held) release(what);
-      return true;
-    } catch (const Unavailable& error) {
-      errors_unavailable_.add();
-      hold(what, error.what());
-    } catch (const std::exception& error) {
-      // Only the worker's own errands (a dead letter, an entry) come here: the message is not to blame for them either.
-      errors_unavailable_.add();
-      hold(what, error.what());
-    }
-    std::unique_lock lock(mutex_);
-    if (changed_.wait_for(lock, jittered(delay), [&] { return stopping_; })) {
-      lock.unlock();
-      release(what);
-      return false;
-    }
-    delay = std::min(delay * 2, options_.hold_most);
-  }
-}
-
-/// By kind ("nats", "events", "message"): a time series for each message would be too many.
-Gauge& Worker::held(const std::string& what) {
-  return metrics_.gauge("pipegen_held", "What the worker waits for something for, without fetching more.",
-                        {{"stage", stage_.name}, {"what", what.substr(0, what.find(' '))}});
-}
-
-void Worker::hold(const std::string& what, const std::string& reason) {
-  {
-    const std::lock_guard lock(mutex_);
-    const auto [at, is_new] = holds_.insert_or_assign(what, reason);
-    if (!is_new) return;
-  }
-  held(what).add(1);
-  log_.warning("holding: something is away", {{"what", what}, {"reason", reason}});
-}
-
-void Worker::release(const std::string& what) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (holds_.erase(what) == 0) return;
-    if (holds_.empty()) {
-      work_.notify_all();
-      room_.notify_all();
-    }
-  }
-  held(what).add(-1);
-  log_.info("going on", {{"what", what}});
 }
 
 // ---------------------------------------------------------------------------------------------------- ticking
@@ -647,37 +528,38 @@ void Worker::release(const std::string& what) {
 void Worker::tick() {
   const auto signal_every = std::max<milliseconds>(stage_.ack_wait / 3, milliseconds(10));
   const auto pause = std::min<milliseconds>(signal_every / 2, milliseconds(50));
-  auto signal_due = Clock::now() + signal_every;
+  auto signal_due = options_.clock->now() + signal_every;
   std::unique_lock lock(mutex_);
   while (ticking_) {
-    changed_.wait_for(lock, pause, [&] { return !ticking_; });
+    options_.clock->wait_for(changed_, lock, pause, [&] { return !ticking_; });
     if (!ticking_) break;
     lock.unlock();
     const bool connected = connection_.connected();
     connected_.set(connected ? 1 : 0);
     if (connected) {
-      release("nats");
+      holds_.release("nats");
       publisher_.repeat_failed();
     } else {
-      hold("nats", "NATS is away");
+      holds_.hold("nats", "NATS is away");
     }
     const std::string trouble = publisher_.trouble();
     if (trouble.empty()) {
-      release("events");
+      holds_.release("events");
     } else {
-      hold("events", trouble);
+      holds_.hold("events", trouble);
     }
-    if (Clock::now() >= signal_due) {
-      signal_due = Clock::now() + signal_every;
-      for (const std::string& reply : in_hand_.replies()) answer(reply, "+WPI");
+    if (const auto present = options_.clock->now(); present >= signal_due) {
+      signal_due = present + signal_every;
+      intake_.signal_progress();
     }
+    intake_.show();
     check_deadlines();
     lock.lock();
   }
 }
 
 void Worker::check_deadlines() {
-  const auto now = Clock::now();
+  const auto now = options_.clock->now();
   std::vector<std::shared_ptr<Call>> late, deaf;
   {
     const std::lock_guard lock(mutex_);
@@ -700,29 +582,29 @@ void Worker::check_deadlines() {
 
 void Worker::give_up(const std::vector<std::shared_ptr<Call>>& deaf) {
   {
-    // What is handed back must not come back to this process. (No join: stop() may be doing that.)
-    std::unique_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     stopping_ = true;
     work_.notify_all();
     changed_.notify_all();
-    room_.notify_all();
-    changed_.wait_for(lock, std::chrono::seconds(2), [&] { return fetching_over_; });
   }
+  holds_.stop();
+  // What is handed back must not come back to this process. (No join: stop() may be doing that.)
+  feed_.stop_within(std::chrono::seconds(2));
   const std::string why =
       "the handler did not return within " + timeout_text() + " and did not react to being told to stop";
   for (const auto& call : deaf) {
     const auto& delivery = call->delivery;
-    log_.error(why + "; the process exits so that a new one can go on", {{"message_id", delivery->info.id}});
-    Outcome outcome{Outcome::Kind::kRetry, {"TransientError", why}, delivery->info.workflow_id};
+    log_.error(why + "; the process exits so that a new one can go on", {{"message_id", delivery->id()}});
+    Outcome outcome{Outcome::Kind::kRetry, {"TransientError", why}, std::string(delivery->workflow_id())};
     try {
       settle(delivery, outcome);
     } catch (const std::exception& error) {
       log_.error("its message is handed back", {{"reason", error.what()}});
-      hand_back(*delivery);
+      intake_.hand_back(*delivery);
     }
   }
   forget_alone();
-  for (const auto& other : in_hand_.all()) hand_back(*other);
+  intake_.hand_back_all();
   natsConnection_FlushTimeout(connection_.handles().consume, 2'000);
   if (options_.give_up) options_.give_up();
   ::_exit(kExitGaveUp);
@@ -735,7 +617,7 @@ void Worker::expire_groups() {
       metrics_.counter("pipegen_groups_expired_total", "Groups given up by this worker.", {{"stage", stage_.name}});
   const auto every = std::clamp<milliseconds>(stage_.collect->expires / 10, milliseconds(50), milliseconds(60'000));
   std::unique_lock lock(mutex_);
-  while (!changed_.wait_for(lock, jittered(every), [&] { return stopping_; })) {
+  while (!options_.clock->wait_for(changed_, lock, jittered(every), [&] { return stopping_; })) {
     lock.unlock();
     try {
       const auto round = collector_->expire(dead_letters_);
@@ -743,7 +625,7 @@ void Worker::expire_groups() {
       for (const auto& group : round.expired) {
         expired.add();
         log_.error("a group expired", {{"group", group.group}, {"reason", group.reason}});
-        buried_.add();
+        intake_.count_dead_letter();
         put_failed_status(group.workflow_id, "collect:" + group.group, group.reason);
       }
     } catch (const std::exception& error) {  // the next round tries again

@@ -11,7 +11,6 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -21,15 +20,18 @@
 #include <thread>
 #include <vector>
 
+#include "core/clock.hpp"
+#include "core/trace.hpp"
 #include "pipegen/admin.hpp"
 #include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/stage.hpp"
 #include "worker/collect.hpp"
-#include "worker/consumer.hpp"
 #include "worker/context.hpp"
 #include "worker/dead_letter.hpp"
-#include "worker/in_hand.hpp"
+#include "worker/feed.hpp"
+#include "worker/holds.hpp"
+#include "worker/intake.hpp"
 #include "worker/outbox.hpp"
 
 namespace pipegen::worker {
@@ -45,8 +47,9 @@ struct WorkerOptions {
   std::size_t most_in_hand = 1'000;
   std::size_t most_bytes_in_hand = 64u << 20;
   PullConsumer::Options consumer{};
+  const AnyClock* clock = &AnyClock::real();
   /// Called when a handler neither returned nor reacted to its deadline; must not return.
-  std::function<void()> give_up;
+  std::function<void()> give_up{};
 };
 
 /// Threads: one fetches, `concurrency` run handlers, one ticks (in-progress signals, deadlines, failed publishes), one
@@ -68,7 +71,7 @@ class Worker {
   bool stop();
 
   Readiness readiness() const;
-  std::size_t in_hand() const { return in_hand_.size(); }
+  std::size_t in_hand() const { return intake_.in_hand().size(); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -88,8 +91,9 @@ class Worker {
     std::optional<int> failures{};  // of the handler with this message, once they are counted
   };
 
-  void fetch();
+  std::size_t room();
   void accept(nats::Message message);
+  void finished();
 
   // handling
   struct Task {
@@ -102,6 +106,8 @@ class Worker {
   void leave(bool alone);
   void handle(const std::shared_ptr<Delivery>& delivery, bool alone);
   Outcome call(const std::shared_ptr<Delivery>& delivery);
+  trace::Span begin_span(const Delivery& delivery) const;
+  static void end_span(trace::Span& span, const Outcome& outcome, const std::string& unavailable);
   void settle(const std::shared_ptr<Delivery>& delivery, Outcome& outcome);
   void refuse(const std::shared_ptr<Delivery>& delivery, Outcome outcome);
   void bury(const std::shared_ptr<Delivery>& delivery, const DeadLetterReason& reason, const std::string& workflow_id);
@@ -116,20 +122,6 @@ class Worker {
   std::optional<DeadLetterReason> begin_alone(const std::shared_ptr<Delivery>& delivery, std::optional<int>& attempt);
   void end_alone(const Delivery& delivery);
   void forget_alone();
-
-  // the ends of a message in hand
-  void ack(const Delivery& delivery);
-  void nak(const Delivery& delivery, std::chrono::milliseconds delay);
-  void hand_back(const Delivery& delivery);
-  void term(const Delivery& delivery);
-  bool finish(const Delivery& delivery, std::string_view answer, bool done);
-  void answer(const std::string& reply, std::string_view body);
-
-  // holding: something is away
-  bool until_available(const std::string& what, const std::function<void()>& work);
-  void hold(const std::string& what, const std::string& reason);
-  void release(const std::string& what);
-  Gauge& held(const std::string& what);
 
   void tick();
   void check_deadlines();
@@ -150,25 +142,16 @@ class Worker {
   DeadLetters dead_letters_;
   std::optional<Collector> collector_;
   std::optional<KeyValue> status_;
-  PullConsumer consumer_;
-  InHand in_hand_;
+  Intake intake_;
+  Feed feed_;
 
-  Counter& consumed_;
-  Counter& acked_;
-  Counter& redelivered_;
-  Counter& late_;
-  Counter& naks_;
-  Counter& handed_back_;
-  Counter& buried_;
   Counter& errors_permanent_;
   Counter& errors_transient_;
   Counter& errors_unavailable_;
   Counter& errors_timeout_;
   Histogram& duration_;
-  Histogram& lag_;
-  Gauge& pending_;
-  Gauge& in_flight_;
   Gauge& connected_;
+  Holds holds_;
 
   mutable std::mutex mutex_;
   std::condition_variable work_;     // for handler threads: something to do, or the end
@@ -177,22 +160,16 @@ class Worker {
   std::deque<std::shared_ptr<Delivery>> suspects_;
   std::deque<Task> refused_;
   std::vector<std::shared_ptr<Call>> calls_;
-  std::map<std::string, std::string> holds_;  // what waits -> why
-  std::string fetch_trouble_ = "not started";
   std::size_t running_ = 0;
   bool alone_ = false;               // only one suspect runs at a time
   std::shared_ptr<Delivery> noted_;  // the suspect whose end counts as a crash until its note is taken back
   bool stopping_ = false;
-  bool fetching_over_ = false;
   bool cancelling_ = false;
   bool ticking_ = false;
   std::atomic<bool> has_counts_ = false;
   std::size_t handlers_left_ = 0;
-  std::uint64_t finished_ = 0;    // messages that left the hand
-  std::condition_variable room_;  // for the fetching thread
 
   std::vector<std::thread> handlers_;
-  std::thread fetcher_;
   std::thread ticker_;
   std::thread expirer_;
 };

@@ -17,10 +17,10 @@ struct Readiness {
   std::string reason;  // why not, in words
 };
 
-/// Serves from its own thread until destroyed. Port 0 takes a free one. Throws ConfigError when it cannot listen.
+/// Serves from its own thread until destroyed. `metrics` gets pipegen_ready, as of each time that somebody asks. Port 0 takes a free one. Throws ConfigError when it cannot listen.
 class AdminServer {
  public:
-  AdminServer(const std::string& host, int port, const Metrics& metrics, std::function<Readiness()> readiness);
+  AdminServer(const std::string& host, int port, Metrics& metrics, std::function<Readiness()> readiness);
   ~AdminServer();
   int port() const;
 

@@ -17,6 +17,7 @@
 #include "pipegen/log.hpp"
 #include "pipegen/object_store.hpp"
 #include "pipegen/settings.hpp"
+#include "pipegen/trace.hpp"
 #include "pipegen/types.hpp"
 
 namespace pipegen {
@@ -31,8 +32,8 @@ struct MessageInfo {
   std::uint64_t sequence = 0;
   std::uint64_t deliveries = 1;  // 1 at the first delivery
   std::string workflow_id;       // empty when the pipeline has none
-  std::string trace_id;          // 32 hex digits
-  std::string trace_flags;       // 2 hex digits, of the traceparent that came in
+  /// Of a message in hand: where it came from, without a span if it did not say. Of a handler's call: that call's span.
+  TraceContext trace;
 };
 
 /// One call of a handler. Valid during the call only; use it from the thread of the call (the stores that it gives

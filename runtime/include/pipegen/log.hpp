@@ -2,7 +2,7 @@
 //
 //   context.log().info("page stored", {{"page", 3}, {"bytes", png.size()}});
 //   {"time":"2025-01-15T10:00:00.000123Z","level":"info","service":"tts","message":"page stored","workflow_id":"…",
-//    "message_id":"…","trace_id":"…","page":3,"bytes":4711}
+//    "message_id":"…","trace_id":"…","span_id":"…","page":3,"bytes":4711}
 #pragma once
 
 #include <concepts>

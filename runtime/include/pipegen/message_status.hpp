@@ -18,6 +18,7 @@ struct MessageRecord {
   std::string error{};  // of the last one; empty: none
   Timestamp received_at{};
   Timestamp updated_at{};
+  std::string traceparent{};  // that the message came with: its trace; empty: none
 };
 
 /// Looks a message up by its id; nothing when the database has not heard of it. Thread safe. Throws Unavailable,

@@ -75,7 +75,7 @@ struct ConnectionOptions {
   std::string name{};
   std::optional<std::string> user{}, password{}, token{}, credentials_file{};
   std::optional<std::string> tls_ca_file{}, tls_certificate_file{}, tls_key_file{};
-  /// Counts reconnects and octets of objects, if set. Must outlive the connection.
+  /// Shows the state of the connection, counts reconnects and octets of objects, if set. Must outlive the connection.
   Metrics* metrics = nullptr;
 };
 ConnectionOptions options_from(const Settings& settings, std::string_view service_name);

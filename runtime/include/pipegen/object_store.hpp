@@ -123,6 +123,8 @@ class ObjectStore {
   /// bucket), and PermanentError, before anything is purged, when an object's metadata is not readable: its chunks
   /// could not be told from garbage.
   std::size_t collect_garbage(std::chrono::milliseconds age = std::chrono::hours(1), std::stop_token stop = {});
+  /// The same for those whose last chunk was written before that time, by the server's clock.
+  std::size_t collect_garbage(Timestamp written_before, std::stop_token stop = {});
 
  private:
   nats::Connection* connection_;

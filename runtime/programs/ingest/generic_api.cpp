@@ -81,7 +81,8 @@ constexpr std::string_view kComponents = R"({
       "status": {"enum": ["accepted", "processing", "completed", "failed", "dead_lettered"]},
       "attempts": {"type": "integer"}, "error": {"type": "string"},
       "received_at": {"type": "string", "format": "date-time"},
-      "updated_at": {"type": "string", "format": "date-time"}}}
+      "updated_at": {"type": "string", "format": "date-time"},
+      "traceparent": {"type": "string", "description": "The trace that the message belongs to (W3C)."}}}
   }
 })";
 

@@ -1,24 +1,26 @@
-#include "entities/feed.hpp"
+#include "worker/feed.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "pipegen/error.hpp"
+#include "worker/retries.hpp"
 
-namespace pipegen::entities {
+namespace pipegen::worker {
 namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kFirstDelay{500}, kMostDelay{10'000};
+/// What is handled after the last look need not wake anybody: there is another look after this time.
+constexpr milliseconds kLookEvery{20};
+constexpr milliseconds kPatience{100};
 
 }  // namespace
 
-Feed::Feed(nats::Connection& connection, const Stage& stage, worker::PullConsumer::Options options, Hooks hooks)
+Feed::Feed(nats::Connection& connection, const Stage& stage, Options options, Hooks hooks)
     : connection_(connection),
-      consumer_(connection, stage, options),
-      durable_(stage.durable),
+      consumer_(connection, stage, options.consumer),
+      options_(options),
       hooks_(std::move(hooks)),
       log_(Logger().with({{"stage", stage.name}, {"consumer", stage.durable}})) {}
 
@@ -39,9 +41,16 @@ void Feed::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
+void Feed::stop_within(milliseconds patience) {
+  request_stop();
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, patience, [this] { return over_; });
+}
+
 void Feed::wake() {
-  const std::lock_guard lock(mutex_);
   woken_ = true;
+  if (!waiting_) return;
+  const std::lock_guard lock(mutex_);
   changed_.notify_all();
 }
 
@@ -55,14 +64,24 @@ void Feed::set_trouble(std::string why) {
   trouble_ = std::move(why);
 }
 
+void Feed::wait_for_room() {
+  std::unique_lock lock(mutex_);
+  waiting_ = true;
+  changed_.wait_for(lock, kLookEvery, [this] { return stopping_ || woken_; });
+  waiting_ = false;
+}
+
 void Feed::wait(milliseconds time) {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, time, [this] { return stopping_ || woken_; });
-  woken_ = false;
+  options_.clock->wait_for(changed_, lock, jittered(time), [this] { return stopping_.load(); });
 }
 
 void Feed::run() {
-  milliseconds delay = kFirstDelay;
+  milliseconds delay = options_.first_delay;
+  const auto back_off = [&] {
+    wait(delay);
+    delay = std::min(delay * 2, options_.most_delay);
+  };
   while (!stopping_) {
     if (!consumer_.bound()) {
       try {
@@ -72,32 +91,35 @@ void Feed::run() {
       } catch (const Error& error) {
         log_.warning("the consumer cannot be reached; trying again", {{"error", error.what()}});
         set_trouble(error.what());
-        wait(delay);
-        delay = std::min(delay * 2, kMostDelay);
+        back_off();
       }
       continue;
     }
     if (consumer_.outstanding() == 0 && connection_.connected()) {
+      woken_ = false;  // before the look: what makes room after it shall be heard
       if (const std::size_t room = hooks_.room(); room > 0) consumer_.request(room);
     }
     const bool waiting = consumer_.outstanding() > 0;
-    if (!waiting && consumer_.bound()) wait(milliseconds(20));
+    if (!waiting && consumer_.bound()) wait_for_room();
     if (consumer_.bound()) {
-      nats::Message message = consumer_.next(milliseconds(waiting ? 100 : 0));
+      nats::Message message = consumer_.next(waiting ? kPatience : milliseconds(0));
       if (message) hooks_.take(std::move(message), consumer_.stream_created());
     }
+    if (const auto pending = consumer_.take_pending(); pending && hooks_.pending) hooks_.pending(*pending);
     if (!consumer_.bound()) {
       log_.warning("the consumer went away", {{"reason", consumer_.trouble()}});
       set_trouble(consumer_.trouble());
       if (consumer_.heard()) {
-        delay = kFirstDelay;
+        delay = options_.first_delay;
       } else {  // one that can be bound and serves nothing
-        wait(delay);
-        delay = std::min(delay * 2, kMostDelay);
+        back_off();
       }
     }
   }
   consumer_.close(hooks_.leftover);
+  const std::lock_guard lock(mutex_);
+  over_ = true;
+  changed_.notify_all();
 }
 
-}  // namespace pipegen::entities
+}  // namespace pipegen::worker
