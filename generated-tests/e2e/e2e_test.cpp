@@ -1,7 +1,10 @@
 // Whole pipelines: generated, built and run by `pipegen up`, with real servers and real work.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <csignal>
+#include <cstdlib>
+#include <map>
 #include <memory>
 #include <regex>
 #include <set>
@@ -10,6 +13,7 @@
 #include "pdf_to_audio.hpp"
 #include "pipegen/nats.hpp"
 #include "pipegen/object_store.hpp"
+#include "support/trace_collector.hpp"
 #include "up.hpp"
 
 namespace pipegen::testing {
@@ -53,6 +57,48 @@ TEST_F(PdfToAudio, ThePagesOfABookAreReadSpokenAndJoinedInOrder) {
   EXPECT_LT(words_a_minute, 260);
 
   EXPECT_EQ(up.stop(SIGTERM), 0);
+}
+
+TEST_F(PdfToAudio, OneUploadIsOneTraceAcrossAllServices) {
+  TraceCollector collector;
+  ::setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url().c_str(), 1);
+  const struct Unset {
+    ~Unset() { ::unsetenv("OTEL_EXPORTER_OTLP_ENDPOINT"); }
+  } unset;
+  Up up(schema(), workspace());
+  const std::string workflow = post(up, book());
+  const nlohmann::json status = finished(up.api(), workflow);
+  ASSERT_EQ(status.at("state"), "completed") << status.dump();
+  const auto pages = stage_of(status, "tts").at("done").get<std::size_t>();
+  // What is not sent yet is sent at the end.
+  EXPECT_EQ(up.stop(SIGTERM), 0) << up.log();
+  EXPECT_EQ(collector.problems(), std::vector<std::string>{});
+
+  std::map<std::string, std::vector<CollectedSpan>> traces;
+  for (const CollectedSpan& span : collector.spans()) traces[span.trace].push_back(span);
+  std::vector<CollectedSpan> upload;
+  for (const auto& [id, spans] : traces) {
+    EXPECT_EQ(orphans(spans), std::multiset<std::string>{}) << id;
+    EXPECT_EQ(std::ranges::count_if(spans, [](const auto& span) { return span.parent.empty(); }), 1) << id;
+    if (std::ranges::any_of(spans, [](const auto& span) { return span.name == "POST /documents"; })) {
+      ASSERT_TRUE(upload.empty()) << "it is in two traces";
+      upload = spans;
+    } else {
+      for (const auto& span : spans) EXPECT_TRUE(span.name.starts_with("GET ")) << span.service << ": " << span.name;
+    }
+  }
+  std::map<std::string, std::size_t> handled;  // by service
+  std::set<std::string> services;
+  for (const CollectedSpan& span : upload) {
+    services.insert(span.service);
+    if (span.kind == 5) ++handled[span.service];
+    EXPECT_FALSE(span.failed) << span.service << ": " << span.name << ": " << span.error;
+  }
+  EXPECT_EQ(services.size(), kWorkers.size() + 1) << "the workers and the API";
+  for (const std::string& worker : kWorkers) EXPECT_EQ(handled[worker], worker == "pdf-to-png" ? 1 : pages) << worker;
+  for (const std::string& line : {std::string("traces are exported"), std::string("spans cannot be exported")}) {
+    EXPECT_EQ(up.log().find(line) == std::string::npos, line.starts_with("spans")) << up.log();
+  }
 }
 
 TEST_F(PdfToAudio, UpPrintsOneLineOnStdoutAndEverythingElseOnStderr) {

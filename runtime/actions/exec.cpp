@@ -54,7 +54,8 @@ ExecResult exec(Context& context, const Exec& options) {
   } else {
     program.output_file = options.output && !writes_file ? output_file : "/dev/null";
   }
-  trace::Span span = trace::Span::of_current(trace::Kind::kInternal, "exec", std::filesystem::path(name).filename().string());
+  trace::Span span =
+      trace::Span::of_current(trace::Kind::kInternal, "exec", std::filesystem::path(name).filename().string());
   const ProgramResult result = run_program(arguments.list, program);
   if (result.exit_status != 0) span.fail("exit", "it ended with status " + std::to_string(result.exit_status));
   span.end();

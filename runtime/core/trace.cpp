@@ -55,10 +55,10 @@ namespace trace {
 namespace {
 
 constexpr std::size_t kMostState = 512;
-constexpr std::size_t kMostText = 2'048;   // octets of an attribute
-constexpr std::size_t kMostName = 256;     // octets of a span's name
-constexpr std::size_t kMostLinks = 128;    // of a span, as OpenTelemetry limits them
-constexpr std::size_t kMostEvents = 16;    // of a span
+constexpr std::size_t kMostText = 2'048;  // octets of an attribute
+constexpr std::size_t kMostName = 256;    // octets of a span's name
+constexpr std::size_t kMostLinks = 128;   // of a span, as OpenTelemetry limits them
+constexpr std::size_t kMostEvents = 16;   // of a span
 
 std::atomic<const Tracer*> active = nullptr;
 thread_local const Span* current = nullptr;
@@ -112,12 +112,14 @@ TraceContext parse(std::string_view traceparent, std::string_view tracestate) {
   TraceContext none;
   if (traceparent.size() < 55 || traceparent[2] != '-' || traceparent[35] != '-' || traceparent[52] != '-') return none;
   const std::string_view version = traceparent.substr(0, 2);
-  if (version == "ff" || (version == "00" ? traceparent.size() != 55 : traceparent.size() > 55 && traceparent[55] != '-'))
+  if (version == "ff" ||
+      (version == "00" ? traceparent.size() != 55 : traceparent.size() > 55 && traceparent[55] != '-'))
     return none;
   const auto high = hex_number(traceparent.substr(3, 16)), low = hex_number(traceparent.substr(19, 16)),
              span = hex_number(traceparent.substr(36, 16)), flags = hex_number(traceparent.substr(53, 2));
   if (!hex_number(version) || !high || !low || !span || !flags || (*high | *low) == 0 || *span == 0) return none;
-  TraceContext context{.trace_high = *high, .trace_low = *low, .span = *span, .flags = static_cast<std::uint8_t>(*flags)};
+  TraceContext context{
+      .trace_high = *high, .trace_low = *low, .span = *span, .flags = static_cast<std::uint8_t>(*flags)};
   const bool printable =
       std::all_of(tracestate.begin(), tracestate.end(), [](unsigned char c) { return c >= 0x20 && c < 0x7f; });
   if (!tracestate.empty() && tracestate.size() <= kMostState && printable) {
@@ -167,7 +169,7 @@ Span::Span(Kind kind, std::string_view verb, std::string_view object, const Trac
   if (sampled) record(*tracer, kind, verb, object, parent.has_trace() ? parent.span : 0);
 }
 
-Span::Span(Kind kind, std::string_view verb, std::string_view object, const std::vector<TraceContext>& from) {
+Span Span::of_batch(Kind kind, std::string_view verb, std::string_view object, const std::vector<TraceContext>& from) {
   const TraceContext* first = nullptr;
   bool one_trace = true, sampled = false;
   for (const TraceContext& context : from) {
@@ -176,28 +178,27 @@ Span::Span(Kind kind, std::string_view verb, std::string_view object, const std:
     one_trace = one_trace && context.trace_high == first->trace_high && context.trace_low == first->trace_low;
     sampled = sampled || context.sampled();
   }
-  if (first == nullptr) {
-    *this = Span(kind, verb, object, begin());
-    return;
-  }
-  context_ = one_trace ? *first : begin();
-  context_.span = random_id();
+  if (first == nullptr) return {kind, verb, object, begin()};
+  Span span;
+  span.context_ = one_trace ? *first : begin();
+  span.context_.span = random_id();
   const Tracer* tracer = active.load(std::memory_order_acquire);
-  if (tracer == nullptr) return;
+  if (tracer == nullptr) return span;
   // What its messages say, even where the batch has a trace of its own: else a small ratio would leave the writing out
   // of nearly every trace that is recorded.
-  context_.flags = sampled ? 1 : 0;
-  if (!tracer->sampler.parent_based) sampled = tracer->sampler.sample(context_, true);
-  if (!sampled) return;
-  record(*tracer, kind, verb, object, one_trace ? first->span : 0);
+  if (!tracer->sampler.parent_based) sampled = tracer->sampler.sample(span.context_, true);
+  span.context_.flags = static_cast<std::uint8_t>(sampled ? span.context_.flags | 1 : span.context_.flags & ~1);
+  if (!sampled) return span;
+  span.record(*tracer, kind, verb, object, one_trace ? first->span : 0);
   for (const TraceContext& context : from) {
     if (context.span == 0 || !context.sampled()) continue;
-    if (data_->links.size() == kMostLinks) {
-      ++data_->dropped_links;
+    if (span.data_->links.size() == kMostLinks) {
+      ++span.data_->dropped_links;
     } else {
-      data_->links.push_back(context);
+      span.data_->links.push_back(context);
     }
   }
+  return span;
 }
 
 Span Span::of_current(Kind kind, std::string_view verb, std::string_view object) {
@@ -244,9 +245,8 @@ void Span::fail(std::string_view type, std::string_view message) {
   data_->failed = true;
   data_->error = shortened(message, kMostText);
   if (data_->events.size() == kMostEvents) return;
-  data_->events.push_back({"exception",
-                           wall_clock(),
-                           {{"exception.type", std::string(type)}, {"exception.message", data_->error}}});
+  data_->events.push_back(
+      {"exception", wall_clock(), {{"exception.type", std::string(type)}, {"exception.message", data_->error}}});
 }
 
 void Span::end() noexcept {

@@ -21,8 +21,8 @@
 
 namespace pipegen::trace {
 
-/// What the two headers say; no trace when the first is missing or is none. A tracestate of more than 512 octets is left
-/// out: messages have limits, and the recommendation asks for no more.
+/// What the two headers say; no trace when the first is missing or is none. A tracestate of more than 512 octets is
+/// left out: messages have limits, and the recommendation asks for no more.
 TraceContext parse(std::string_view traceparent, std::string_view tracestate = {});
 /// A new trace, without a span.
 TraceContext begin();
@@ -81,8 +81,8 @@ struct Tracer {
   Sink* sink = nullptr;
   Sampler sampler{};
 };
-/// Gives the spans of this process to `tracer`, or to nobody (null). Spans that have begun go to the one that they began
-/// with: it must live until the process ends.
+/// Gives the spans of this process to `tracer`, or to nobody (null). Spans that have begun go to the one that they
+/// began with: it must live until the process ends.
 void use(const Tracer* tracer);
 /// Whether anybody takes spans.
 bool recording();
@@ -93,12 +93,13 @@ class Span {
  public:
   /// Nothing, without a trace.
   Span() = default;
-  /// A child of `parent`, or the first span of its trace if that has none yet; of a new trace if there is none. Its name
-  /// is "<verb> <object>".
+  /// A child of `parent`, or the first span of its trace if that has none yet; of a new trace if there is none. Its
+  /// name is "<verb> <object>".
   Span(Kind kind, std::string_view verb, std::string_view object, const TraceContext& parent);
   /// Recorded if one of `from` is, and linked to those: for a batch. A child of the first one if they are all of one
   /// trace, else the first span of a trace of its own. Contexts without a span do not count.
-  Span(Kind kind, std::string_view verb, std::string_view object, const std::vector<TraceContext>& from);
+  static Span of_batch(Kind kind, std::string_view verb, std::string_view object,
+                       const std::vector<TraceContext>& from);
   /// A child of what this thread works on; nothing when that is not recorded.
   static Span of_current(Kind kind, std::string_view verb, std::string_view object);
   Span(Span&&) noexcept = default;

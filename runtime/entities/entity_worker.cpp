@@ -296,7 +296,7 @@ trace::Span EntityWorker::begin_span(const Items& items) const {
   const bool one_entity =
       std::all_of(items.begin(), items.end(), [entity](const Item& item) { return item.entity == entity; });
   const std::string destination = one_entity ? spec_.entities[entity].subject : spec_.pipeline + ".ingest.>";
-  trace::Span span(trace::Kind::kConsumer, "process", destination, from);
+  trace::Span span = trace::Span::of_batch(trace::Kind::kConsumer, "process", destination, from);
   if (!span.recorded()) return span;
   span.set("messaging.system", "nats");
   span.set("messaging.operation.name", "process");

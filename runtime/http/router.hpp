@@ -20,7 +20,7 @@ const char* title_of(int status);
 /// Thread safe once every route is added.
 class Router {
  public:
-  /// `metrics` gets the duration of requests, and how many run; may be null.
+  /// `metrics` gets the duration of requests, and how many run; may be null. `traces`: requests have spans.
   Router(Metrics* metrics, bool traces);
 
   void add(std::string method, std::string pattern, Handler handler, Lane lane);

@@ -88,7 +88,8 @@ std::string message_status_table(Dialect dialect) {
          (sqlite ? "TEXT" : "text") +
          " NOT NULL CHECK (status IN ('accepted', 'processing', 'completed', 'failed', 'dead_lettered')), attempts " +
          (sqlite ? "INTEGER" : "integer") + " NOT NULL, error " + (sqlite ? "TEXT" : "text") + ", received_at " + time +
-         " NOT NULL, updated_at " + time + " NOT NULL, traceparent " + (sqlite ? "TEXT" : "text") + ")" + (sqlite ? " STRICT, WITHOUT ROWID" : "") + ";\n";
+         " NOT NULL, updated_at " + time + " NOT NULL, traceparent " + (sqlite ? "TEXT" : "text") + ")" +
+         (sqlite ? " STRICT, WITHOUT ROWID" : "") + ";\n";
 }
 
 /// Columns that tables of an older pipegen lack. Looked for first: to alter a table takes a lock that waits for

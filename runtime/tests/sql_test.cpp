@@ -367,6 +367,7 @@ TEST_P(BothDatabases, StatusRowsAreWrittenWithTheRowsAndKeepTheirAttempts) {
   EXPECT_FALSE(session->find_status("m1").has_value());
 
   MessageStatus failed = status_of("m1", MessageState::kFailed);
+  failed.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
   failed.error = std::string("it's \"bad\" \xff\0 \xf0\x9f\x98\x80", 17);
   EXPECT_EQ(session->note_attempt(failed), 1);
   EXPECT_EQ(session->note_attempt(failed), 2);
@@ -385,6 +386,8 @@ TEST_P(BothDatabases, StatusRowsAreWrittenWithTheRowsAndKeepTheirAttempts) {
   EXPECT_EQ(pipegen::to_string(found->received_at), "2025-01-15T10:00:00.000001Z");
   EXPECT_EQ(pipegen::to_string(found->updated_at), "2025-01-15T10:00:01Z");
   EXPECT_NE(found->error.find("it's \"bad\""), std::string::npos) << "the last error is kept";
+  EXPECT_EQ(found->traceparent, failed.traceparent) << "it stays when the message comes without one";
+  EXPECT_EQ(query("SELECT count(*) FROM message_status WHERE traceparent IS NULL"), Lines{"1"});
   EXPECT_EQ(session->find_status("m2")->attempts, 0);
   EXPECT_EQ(session->find_status("m2")->error, "");
 
@@ -839,6 +842,30 @@ TEST_P(BothDatabases, AMigrationThatFailsLeavesNothing) {
             Lines{});
   query("DROP TABLE lines");
   backend_->open(schema)->migrate();
+}
+
+TEST_P(BothDatabases, AStatusTableOfAnOlderPipegenGetsTheColumnOfTheTrace) {
+  const Schema schema = order_schema();
+  const auto database = ready(schema);
+  database->session()->put_status(status_of("old"));
+  query("ALTER TABLE message_status DROP COLUMN traceparent");
+
+  // An API that is newer than the worker reads all the same, and goes on when the column comes.
+  const FindMessage find = backend_->find_message();
+  ASSERT_TRUE(find("old"));
+  EXPECT_EQ(find("old")->state, "completed");
+  EXPECT_EQ(find("old")->traceparent, "");
+
+  database->migrate();
+  database->migrate();
+  const auto session = database->session();
+  MessageStatus status = status_of("new");
+  status.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  EXPECT_TRUE(session->write(Batch(schema), std::vector{status}).empty());
+  EXPECT_EQ(find("new")->traceparent, status.traceparent);
+  EXPECT_EQ(find("old")->traceparent, "");
+  EXPECT_EQ(query("SELECT message_id, traceparent FROM message_status ORDER BY message_id"),
+            (Lines{"new|" + status.traceparent, "old|NULL"}));
 }
 
 TEST_P(BothDatabases, IndexesAreMadeWhenTheyAreMissingAndHaveNamesOfTheirOwn) {
