@@ -65,6 +65,9 @@ json package_list(const std::vector<std::string>& components, bool run, std::set
   return names;
 }
 
+/// Where a worker's container serves /metrics; the API does along with the rest.
+constexpr int kAdminPort = 9090;
+
 json setting(const std::string& key, const std::string& value) { return {{"key", key}, {"value", value}}; }
 
 /// What a service calls things, by the keys of [nats].
@@ -189,7 +192,7 @@ void plan_service(const Pipeline& pipeline, const Service& service, const Needs&
       package_list(service.components, true, is_stage ? language_packages(stage->second) : std::set<std::string>{});
   view["section"] = service.section;
   view["environment"] = upper_case(service.section);
-  view["port"] = pipeline.ingest && service.is_api ? pipeline.ingest->port : 9090;
+  view["port"] = pipeline.ingest && service.is_api ? pipeline.ingest->port : kAdminPort;
   for (const auto& [file, name] :
        {std::pair{"CMakeLists.txt", "service/CMakeLists.txt"}, std::pair{"Dockerfile", "service/Dockerfile"},
         std::pair{"README.md", "service/README.md"}}) {
@@ -220,6 +223,7 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
   json secrets = json::array();
   std::map<std::string, std::string> nats_settings;
   int api_port = 0;
+  std::string jobs;
   for (const auto& [name, entry] : plan.services) {
     std::string components;
     for (const json& component : entry.at("components")) {
@@ -233,9 +237,11 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
                              {"environment", upper_case(section)},
                              {"components", components},
                              {"secrets", own_secrets},
+                             {"metrics_port", is_api ? entry.at("port").get<int>() : kAdminPort},
                              {"has_sqlite", entry.value("database", "") == to_string(Database::kSqlite)},
                              {"has_postgresql", entry.value("database", "") == to_string(Database::kPostgresql)},
                              {"is_api", is_api}});
+    jobs += (jobs.empty() ? "" : "|") + name;
     if (is_api) {
       api_port = entry.at("port").get<int>();
     } else {
@@ -255,6 +261,11 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
                      {"secrets", secrets},
                      {"nats_settings", nats_lines},
                      {"sections", sections},
+                     {"jobs", jobs},
+                     {"uid", pipeline.name.substr(0, 30)},
+                     // For what Prometheus and Grafana fill in themselves.
+                     {"open", "{{"},
+                     {"close", "}}"},
                      {"has_api", api_port > 0},
                      {"port", api_port},
                      {"has_database", database.has_value()},
@@ -271,6 +282,9 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
   add("docker-compose.yml", Owner::kPipegen);
   add("nats-server.conf", Owner::kShared);
   add(".env.example", Owner::kPipegen);
+  add("monitoring/alerts.yml", Owner::kShared);
+  add("monitoring/grafana-dashboard.json", Owner::kShared);
+  add("monitoring/prometheus.yml", Owner::kShared);
   add(".dockerignore", Owner::kPipegen);
   add(".gitignore", Owner::kShared);
   add(".clang-format", Owner::kShared);

@@ -2,6 +2,7 @@
 
 #include "core/sha256.hpp"
 #include "pipegen/json.hpp"
+#include "pipegen/nats.hpp"
 
 namespace pipegen::http {
 
@@ -87,19 +88,32 @@ std::string Idempotency::text_of(std::string_view state, const Claim& claim, std
 }
 
 Idempotency::Claim Idempotency::begin(std::string_view path, std::string_view key) {
+  Claim claim;
+  try {
+    begin(claim, path, key);
+  } catch (const nats::Unconfirmed&) {
+    if (claim.unconfirmed.empty()) throw;
+    claim.state = Claim::State::kUnsure;
+  }
+  return claim;
+}
+
+void Idempotency::begin(Claim& claim, std::string_view path, std::string_view key) {
   std::string name(path);
   name.append(":").append(key);
-  Claim claim;
   claim.entry = base64url(Sha256::of(bytes_of(name)));
   const std::string new_id = Uuid::random().to_string();
   // Whoever loses a race looks again: the winner's entry says what to do.
   for (int tries = 0; tries < 5; ++tries) {
     claim.id = new_id;
     claim.digest.clear();
-    if (const auto revision = store_.create(claim.entry, text_of("running", claim, {}))) {
+    claim.unconfirmed = text_of("running", claim, {});
+    const auto created = store_.create(claim.entry, claim.unconfirmed);
+    claim.unconfirmed.clear();
+    if (created) {
       claim.state = Claim::State::kMine;
-      claim.revision = *revision;
-      return claim;
+      claim.revision = *created;
+      return;
     }
     const auto found = store_.get(claim.entry);
     if (!found) continue;  // expired in between
@@ -113,24 +127,30 @@ Idempotency::Claim Idempotency::begin(std::string_view path, std::string_view ke
     if (entry.state == "done") {
       claim.state = Claim::State::kDone;
       claim.response = std::move(entry.response);
-      return claim;
+      return;
     }
-    if (entry.state == "running" && clock_->wall_time() - entry.at <= takeover_) return claim;
+    if (entry.state == "running" && clock_->wall_time() - entry.at <= takeover_) return;
     if (Uuid::parse(entry.id)) claim.id = std::move(entry.id);
-    if (const auto revision = store_.update(claim.entry, text_of("running", claim, claim.digest), found->revision)) {
+    if (put(claim, text_of("running", claim, claim.digest), found->revision)) {
       claim.state = Claim::State::kMine;
-      claim.revision = *revision;
-      return claim;
+      return;
     }
   }
-  return claim;
+}
+
+/// False when the entry has moved on from `revision`. An answer that is lost leaves what was sent in the claim.
+bool Idempotency::put(Claim& claim, std::string text, std::uint64_t revision) {
+  claim.unconfirmed = std::move(text);
+  const auto stored = store_.update(claim.entry, claim.unconfirmed, revision);
+  claim.unconfirmed.clear();
+  if (stored) claim.revision = *stored;
+  return stored.has_value();
 }
 
 void Idempotency::commit(Claim& claim, std::string_view digest) {
   if (!claim.digest.empty() && claim.digest != digest) throw other_payload();
-  const auto revision = store_.update(claim.entry, text_of("running", claim, digest), claim.revision);
-  if (!revision) throw Problem(409, "another request with this Idempotency-Key has taken over", {{"Retry-After", "1"}});
-  claim.revision = *revision;
+  if (!put(claim, text_of("running", claim, digest), claim.revision))
+    throw Problem(409, "another request with this Idempotency-Key has taken over", {{"Retry-After", "1"}});
   claim.digest = digest;
 }
 
@@ -139,7 +159,11 @@ void Idempotency::finish(const Claim& claim, std::string_view response) {
 }
 
 void Idempotency::release(const Claim& claim, bool published) {
-  store_.update(claim.entry, text_of("free", claim, published ? claim.digest : ""), claim.revision);
+  const std::string text = text_of("free", claim, published ? claim.digest : "");
+  if (store_.update(claim.entry, text, claim.revision) || claim.unconfirmed.empty()) return;
+  // It is ours as long as its value is the one that got no answer.
+  const auto found = store_.get(claim.entry);
+  if (found && found->value == claim.unconfirmed) store_.update(claim.entry, text, found->revision);
 }
 
 }  // namespace pipegen::http

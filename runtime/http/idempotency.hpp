@@ -37,13 +37,16 @@ class Idempotency {
               const AnyClock& clock = AnyClock::real());
 
   struct Claim {
-    enum class State { kMine, kDone, kBusy };
+    /// kUnsure: the server went away before it said whether it has the claim. release() it then, once it is back, or
+    /// repetitions are told that somebody works on it.
+    enum class State { kMine, kDone, kBusy, kUnsure };
     State state = State::kBusy;
     std::string entry;           // its key in the bucket
     std::string id;              // kMine: a UUID, the same for every try
     std::uint64_t revision = 0;  // kMine
     std::string digest;          // of the payload that is published (kDone) or may be (kMine), else empty
     std::string response;        // kDone
+    std::string unconfirmed;     // the value that was sent last, if no answer came
   };
 
   /// Who does the request of this path and key. Throws Unavailable.
@@ -59,6 +62,8 @@ class Idempotency {
  private:
   std::string text_of(std::string_view state, const Claim& claim, std::string_view digest,
                       std::string_view response = {}) const;
+  void begin(Claim& claim, std::string_view path, std::string_view key);
+  bool put(Claim& claim, std::string text, std::uint64_t revision);
 
   KeyValue store_;
   std::chrono::milliseconds takeover_;

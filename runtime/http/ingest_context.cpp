@@ -109,6 +109,9 @@ Response IngestContext::once(Request& request, const std::optional<std::string>&
   switch (claim.state) {
     case Idempotency::Claim::State::kBusy:
       throw Problem(409, "a request with this Idempotency-Key is being worked on", {{"Retry-After", "1"}});
+    case Idempotency::Claim::State::kUnsure:
+      now_or_later([idempotency, claim]() mutable { idempotency.release(claim, !claim.digest.empty()); });
+      throw Unavailable("the NATS server went away before it answered");
     case Idempotency::Claim::State::kDone:
       if (task.digest() != claim.digest) throw other_payload();
       return json::parse(claim.response, read_accepted).response();

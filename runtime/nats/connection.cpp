@@ -25,6 +25,7 @@ struct Connection::Handles::Shared {
     bool up = false;
     bool closed = false;
     Counter* reconnects = nullptr;
+    Replies* replies = nullptr;  // while it exists
   };
 
   std::mutex mutex;
@@ -67,6 +68,7 @@ struct Connection::Handles::Shared {
     {
       const std::lock_guard lock(shared.mutex);
       closing = shared.closing;
+      if (side->replies != nullptr) side->replies->connection_lost();
     }
     if (!closing) {
       shared.log.warning("the NATS server is gone; connecting again",
@@ -345,6 +347,7 @@ Connection::Handles::~Handles() {
   {
     const std::lock_guard lock(shared->mutex);
     shared->closing = true;
+    shared->publish.replies = shared->consume.replies = nullptr;
   }
   if (publish != nullptr) natsConnection_FlushTimeout(publish, 1'000);
   if (consume != nullptr) natsConnection_FlushTimeout(consume, 1'000);
@@ -407,6 +410,9 @@ Connection::Connection(ConnectionOptions options, milliseconds first_wait) : han
   require_jetstream(handles.consume_js, shared, patience);
   handles.publish_replies = std::make_unique<Replies>(handles.publish, seconds(10));
   handles.consume_replies = std::make_unique<Replies>(handles.consume, seconds(5));
+  const std::lock_guard lock(shared.mutex);
+  shared.publish.replies = handles.publish_replies.get();
+  shared.consume.replies = handles.consume_replies.get();
 }
 
 Connection::~Connection() = default;

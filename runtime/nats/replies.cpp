@@ -75,6 +75,8 @@ std::string explain(const Outcome& outcome, std::string_view what) {
       break;
     case NATS_TIMEOUT:
       return text + " got no ack from the NATS server in time (it may be stored all the same)";
+    case NATS_CONNECTION_DISCONNECTED:
+      return text + " got no ack before the NATS server went away (it may be stored all the same)";
     case NATS_NO_RESPONDERS:
       return text + " was not stored: no stream has this subject, or JetStream is away";
     case NATS_MAX_PAYLOAD:
@@ -160,6 +162,17 @@ void Replies::finish(std::uint64_t id, natsStatus status, Message answer) {
     waiting_.erase(found);
   }
   handler(status, std::move(answer));
+}
+
+void Replies::connection_lost() {
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [deadline, id] : deadlines_) {
+      if (waiting_.contains(id)) failed_.emplace_back(id, NATS_CONNECTION_DISCONNECTED);
+    }
+    deadlines_.clear();
+  }
+  changed_.notify_all();
 }
 
 void Replies::watch() {

@@ -61,6 +61,9 @@ class Replies {
                std::function<void(Outcome)> done);
   /// Publishes and waits.
   Outcome publish(const std::string& subject, std::string_view payload, const Headers& headers);
+  /// The connection broke: no answer comes to what was sent so far. Their handlers get NATS_CONNECTION_DISCONNECTED,
+  /// from the thread of this object, instead of waiting for the timeout. Does not block.
+  void connection_lost();
   /// The future throws like throw_status().
   std::future<Message> request(const std::string& subject, std::string payload, std::string what);
 

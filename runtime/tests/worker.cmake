@@ -5,11 +5,6 @@ if("worker" IN_LIST PIPEGEN_COMPONENTS)
   target_include_directories(worker_test PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(worker_test PRIVATE pipegen::worker pipegen_test_support pipegen_flags PkgConfig::PIPEGEN_NATS
                                             GTest::gtest Threads::Threads)
-  add_executable(clock_test clock_test.cpp support/held_clock.cpp)
-  target_include_directories(clock_test PRIVATE ${PROJECT_SOURCE_DIR})
-  target_link_libraries(clock_test PRIVATE pipegen::worker pipegen::http pipegen_test_support pipegen_flags
-                                           PkgConfig::PIPEGEN_NATS GTest::gtest_main)
-  gtest_discover_tests(clock_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 180)
   add_executable(worker_benchmark EXCLUDE_FROM_ALL worker_benchmark.cpp)
   target_include_directories(worker_benchmark PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(worker_benchmark PRIVATE pipegen::worker pipegen_test_support pipegen_flags

@@ -490,11 +490,16 @@ TEST_F(WorkerTest, AHandlerThreeTimesLongerThanAckWaitIsCalledOnce) {
   });
   stage.ack_wait = 500ms;
   stage.concurrency = 2;
-  auto first = start(stage), second = start(stage);
-  for (int i = 0; i < 8; ++i) send(std::to_string(i));
+  std::vector<std::unique_ptr<Worker>> replicas;
+  for (int i = 0; i < 4; ++i) replicas.push_back(start(stage));
+  for (int i = 0; i < 16; ++i) send(std::to_string(i));
   ASSERT_TRUE(all_acked());
-  EXPECT_EQ(tally.distinct(), 8u);
+  EXPECT_EQ(tally.distinct(), 16u);
   EXPECT_EQ(tally.most(), 1);
+  nats::ConsumerInfo found;
+  ASSERT_EQ(js_GetConsumerInfo(found.out(), connection_.handles().publish_js, "IN", "work-workers", nullptr, nullptr),
+            NATS_OK);
+  EXPECT_EQ(found->Delivered.Consumer, 16u) << "the server gave a message again";
 }
 
 TEST_F(WorkerTest, GoesOnWhenTheServerWasKilledAndLosesNothing) {

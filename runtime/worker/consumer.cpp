@@ -46,11 +46,19 @@ State read_state(json::Reader& in) {
 }  // namespace
 
 PullConsumer::PullConsumer(nats::Connection& connection, const Stage& stage, Options options)
-    : connection_(connection), stage_(stage), options_(options), limits_(options) {
+    : connection_(connection),
+      stage_(stage),
+      options_(options),
+      limits_(options),
+      watch_(connection, stage, options.heartbeat * options.quiet_heartbeats),
+      log_(Logger().with({{"stage", stage.name}, {"consumer", stage.durable}})) {
   if (Metrics* metrics = connection.handles().metrics; metrics != nullptr) {
     recreated_ =
         &metrics->counter("pipegen_consumer_recreations_total",
                           "Times that the durable consumer was gone and was made again.", {{"stage", stage.name}});
+    stalls_ = &metrics->counter("pipegen_consumer_stalls_total",
+                                "Times that the durable consumer had messages and gave none until it was helped.",
+                                {{"stage", stage.name}});
   }
 }
 
@@ -77,6 +85,8 @@ void PullConsumer::ensure() {
   if (stream->Created != stream_created_) floor_ = std::make_shared<Floor>();
   const bool was_there = stream_created_ != 0;
   stream_created_ = stream->Created;
+
+  if (make_again_) remove();
 
   nats::ConsumerInfo info;
   status =
@@ -143,6 +153,19 @@ void PullConsumer::ensure() {
   if (status != NATS_OK) nats::throw_status(status, code, "cannot update " + what);
 }
 
+/// Of a consumer that gives nothing. What was in hand comes again from the new one.
+void PullConsumer::remove() {
+  make_again_ = false;
+  jsErrCode code{};
+  const natsStatus status = js_DeleteConsumer(connection_.handles().consume_js, stage_.stream.c_str(),
+                                              stage_.durable.c_str(), nullptr, &code);
+  // nats-server 2.9 may report that it could not remove the consumer's folder when the consumer is gone all the same.
+  if (status != NATS_OK) {
+    log_.warning("deleting a consumer that gives nothing was answered with an error",
+                 {{"error", natsStatus_GetText(status)}, {"code", static_cast<int>(code)}});
+  }
+}
+
 void PullConsumer::bind() {
   ensure();
   natsInbox* inbox = nullptr;
@@ -174,7 +197,9 @@ void PullConsumer::note_floor() {
                                                   try {
                                                     const State state =
                                                         json::parse(nats::payload_of(answer.get()), read_state);
-                                                    if (state.ack_floor > 0) floor->sequence = state.ack_floor;
+                                                    // A server that was killed may have forgotten some of it.
+                                                    if (state.ack_floor > floor->sequence)
+                                                      floor->sequence = state.ack_floor;
                                                     floor->pending = state.pending;
                                                   } catch (const Error&) {
                                                     // Then what was noted before still holds.
@@ -191,7 +216,28 @@ std::optional<std::uint64_t> PullConsumer::take_pending() {
   return static_cast<std::uint64_t>(pending);
 }
 
+void PullConsumer::watch_for_stall() {
+  if (outstanding_ == 0) return;
+  const StallWatch::Verdict verdict = watch_.check();
+  if (verdict.remedy == StallWatch::Remedy::kNone) return;
+  if (stalls_ != nullptr) stalls_->add();
+  const char* remedy = "it is asked again";
+  if (verdict.remedy == StallWatch::Remedy::kBindAgain) remedy = "it is bound again";
+  if (verdict.remedy == StallWatch::Remedy::kMakeAgain) remedy = "it is deleted and made again";
+  log_.warning("a consumer has messages and gives none", {{"reason", verdict.why}, {"remedy", remedy}});
+  if (verdict.remedy == StallWatch::Remedy::kAskAgain) {
+    outstanding_ = 0;
+    return;
+  }
+  make_again_ = verdict.remedy == StallWatch::Remedy::kMakeAgain;
+  if (verdict.began_again) floor_ = std::make_shared<Floor>();
+  lose("it gives none of its messages: " + verdict.why);
+}
+
 void PullConsumer::request(std::size_t batch) {
+  const auto now = std::chrono::steady_clock::now();
+  // Nothing was wanted for a while: its silence says nothing.
+  if (now - last_wanted_ > limits_.heartbeat) watch_.reset();
   batch = std::min(batch, limits_.batch);
   request_inbox_ = inbox_ + "." + std::to_string(++request_number_);
   const std::string subject = "$JS.API.CONSUMER.MSG.NEXT." + stage_.stream + "." + stage_.durable;
@@ -204,25 +250,29 @@ void PullConsumer::request(std::size_t batch) {
                                     static_cast<int>(body.size()));
   if (status != NATS_OK) return lose(std::string("cannot ask for messages: ") + natsStatus_GetText(status));
   outstanding_ = requested_ = batch;
-  last_heard_ = std::chrono::steady_clock::now();
+  last_heard_ = last_wanted_ = now;
 }
 
 nats::Message PullConsumer::next(std::chrono::milliseconds patience) {
   note_floor();
+  watch_for_stall();
+  if (!subscription_) return {};
   nats::Message message;
   const natsStatus status = natsSubscription_NextMsg(message.out(), subscription_.get(), patience.count());
   if (status == NATS_OK) {
     silences_ = 0;
-    last_heard_ = std::chrono::steady_clock::now();
+    last_heard_ = last_wanted_ = std::chrono::steady_clock::now();
     if (or_empty(natsMsg_GetReply(message.get())).starts_with("$JS.ACK.")) {
       if (outstanding_ > 0) --outstanding_;
       heard_ = true;
       ++received_;
+      watch_.reset();
       return message;
     }
     take_status(message.get());
     return {};
   }
+  if (outstanding_ > 0) last_wanted_ = std::chrono::steady_clock::now();
   if (status == NATS_TIMEOUT) {
     check_silence();
   } else if (status == NATS_NO_RESPONDERS) {

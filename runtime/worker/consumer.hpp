@@ -11,7 +11,9 @@
 #include <string>
 
 #include "nats/handles.hpp"
+#include "pipegen/log.hpp"
 #include "pipegen/stage.hpp"
+#include "worker/stall_watch.hpp"
 
 namespace pipegen::worker {
 
@@ -26,6 +28,7 @@ class PullConsumer {
     std::size_t max_bytes = 64u << 20;           // of one batch
     std::int64_t max_ack_pending = 20'000;
     std::chrono::milliseconds note_every{10'000};  // how far everything is acked, for a consumer that is deleted
+    int quiet_heartbeats = 5;                      // without a message, before the consumer is looked at
   };
   PullConsumer(nats::Connection& connection, const Stage& stage, Options options);
 
@@ -76,7 +79,9 @@ class PullConsumer {
     std::atomic<bool> asked = false;
   };
 
+  void remove();
   void note_floor();
+  void watch_for_stall();
   void take_status(const natsMsg* message);
   void check_silence();
   void lose(std::string why);
@@ -95,6 +100,7 @@ class PullConsumer {
   int silences_ = 0;
   bool was_away_ = false;
   std::chrono::steady_clock::time_point last_heard_{};
+  std::chrono::steady_clock::time_point last_wanted_{};  // when a request was last made or waited for
   std::string trouble_;
   std::shared_ptr<Floor> floor_ = std::make_shared<Floor>();
   std::chrono::steady_clock::time_point floor_asked_{};
@@ -102,6 +108,10 @@ class PullConsumer {
   std::uint64_t received_when_asked_ = 0;  // for the floor
   std::int64_t stream_created_ = 0;        // sequences of another stream of this name mean nothing
   Counter* recreated_ = nullptr;
+  StallWatch watch_;
+  bool make_again_ = false;  // the consumer is to be deleted before it is bound
+  Counter* stalls_ = nullptr;
+  Logger log_;
 };
 
 }  // namespace pipegen::worker

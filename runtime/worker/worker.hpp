@@ -49,7 +49,7 @@ struct WorkerOptions {
   PullConsumer::Options consumer{};
   const AnyClock* clock = &AnyClock::real();
   /// Called when a handler neither returned nor reacted to its deadline; must not return.
-  std::function<void()> give_up;
+  std::function<void()> give_up{};
 };
 
 /// Threads: one fetches, `concurrency` run handlers, one ticks (in-progress signals, deadlines, failed publishes), one

@@ -45,6 +45,8 @@ class NatsServer {
   void kill(int signal = SIGKILL);
   /// Starts it again, on the same port and data.
   void start();
+  /// Where JetStream keeps its data.
+  std::filesystem::path data() const { return folder_.path() / "data"; }
   /// For the next start().
   void set_config(std::string config) { config_ = std::move(config); }
 
