@@ -33,7 +33,6 @@ if("entities" IN_LIST PIPEGEN_COMPONENTS AND "programs" IN_LIST PIPEGEN_COMPONEN
   target_include_directories(clock_test PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(clock_test PRIVATE pipegen::entities pipegen::http pipegen::postgresql pipegen_postgres_server
                                            pipegen_flags PkgConfig::PIPEGEN_NATS GTest::gtest_main)
-
   add_executable(soak_test soak_test.cpp)
   target_include_directories(soak_test PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(soak_test PRIVATE
