@@ -7,6 +7,7 @@
 #include "nats/replies.hpp"
 #include "pipegen/json.hpp"
 #include "pipegen/log.hpp"
+#include "worker/delivery.hpp"
 
 namespace pipegen::worker {
 namespace {
@@ -216,9 +217,11 @@ std::optional<std::uint64_t> PullConsumer::take_pending() {
   return static_cast<std::uint64_t>(pending);
 }
 
-void PullConsumer::watch_for_stall() {
+/// Nothing came for `time`.
+void PullConsumer::watch_for_stall(std::chrono::nanoseconds time) {
   if (outstanding_ == 0) return;
-  const StallWatch::Verdict verdict = watch_.check();
+  const auto last = parse_ack_subject(last_reply_);
+  const StallWatch::Verdict verdict = watch_.nothing_came(time, last && last->pending > 0);
   if (verdict.remedy == StallWatch::Remedy::kNone) return;
   if (stalls_ != nullptr) stalls_->add();
   const char* remedy = "it is asked again";
@@ -255,9 +258,8 @@ void PullConsumer::request(std::size_t batch) {
 
 nats::Message PullConsumer::next(std::chrono::milliseconds patience) {
   note_floor();
-  watch_for_stall();
-  if (!subscription_) return {};
   nats::Message message;
+  const auto began = std::chrono::steady_clock::now();
   const natsStatus status = natsSubscription_NextMsg(message.out(), subscription_.get(), patience.count());
   if (status == NATS_OK) {
     silences_ = 0;
@@ -266,15 +268,18 @@ nats::Message PullConsumer::next(std::chrono::milliseconds patience) {
       if (outstanding_ > 0) --outstanding_;
       heard_ = true;
       ++received_;
-      watch_.reset();
+      watch_.message_came();
+      last_reply_ = natsMsg_GetReply(message.get());
       return message;
     }
     take_status(message.get());
+    watch_for_stall(last_heard_ - began);
     return {};
   }
   if (outstanding_ > 0) last_wanted_ = std::chrono::steady_clock::now();
   if (status == NATS_TIMEOUT) {
     check_silence();
+    watch_for_stall(std::chrono::steady_clock::now() - began);
   } else if (status == NATS_NO_RESPONDERS) {
     lose("nobody answers for the consumer");
   } else {

@@ -81,7 +81,7 @@ class PullConsumer {
 
   void remove();
   void note_floor();
-  void watch_for_stall();
+  void watch_for_stall(std::chrono::nanoseconds time);
   void take_status(const natsMsg* message);
   void check_silence();
   void lose(std::string why);
@@ -109,6 +109,7 @@ class PullConsumer {
   std::int64_t stream_created_ = 0;        // sequences of another stream of this name mean nothing
   Counter* recreated_ = nullptr;
   StallWatch watch_;
+  std::string last_reply_;   // of a message: it says how many more there are
   bool make_again_ = false;  // the consumer is to be deleted before it is bound
   Counter* stalls_ = nullptr;
   Logger log_;

@@ -28,17 +28,37 @@ StallWatch::StallWatch(nats::Connection& connection, const Stage& stage, std::ch
       stream_(stage.stream),
       durable_(stage.durable),
       subject_(stage.filter_subject.empty() ? ">" : stage.filter_subject),
-      patience_(patience) {}
+      patience_(patience),
+      longest_in_hand_(stage.timeout + stage.ack_wait) {}
 
 void StallWatch::reset() {
-  quiet_since_ = Clock::now();
+  quiet_since_ = window_began_ = Clock::now();
+  waited_in_window_ = {};
+  trickles_ = false;
   before_.reset();
   stalls_ = 0;
 }
 
-StallWatch::Verdict StallWatch::check() {
+void StallWatch::message_came() {
+  quiet_since_ = Clock::now();
+  if (trickles_) return;
+  before_.reset();
+  stalls_ = 0;
+}
+
+StallWatch::Verdict StallWatch::nothing_came(std::chrono::nanoseconds time, bool has_more) {
   const auto now = Clock::now();
-  if (now - quiet_since_ < patience_ || !connection_.connected()) return {};
+  if (!connection_.connected()) {
+    reset();
+    return {};
+  }
+  if (has_more) waited_in_window_ += time;
+  if (now - window_began_ >= patience_) {
+    trickles_ = waited_in_window_ >= (now - window_began_) * 4 / 5;
+    window_began_ = now;
+    waited_in_window_ = {};
+  }
+  if (now - quiet_since_ < patience_ && !trickles_) return {};
   std::optional<Report> report;
   {
     const std::lock_guard lock(asked_->mutex);
@@ -89,16 +109,25 @@ StallWatch::Report StallWatch::read_consumer(json::Reader& in) {
 void StallWatch::read_stream(json::Reader& in, Report& report) {
   static constexpr json::Field kFields[] = {{"config"}, {"state"}};
   static constexpr json::Field kConfigFields[] = {{"retention"}};
-  static constexpr json::Field kStateFields[] = {{"messages"}, {"last_seq"}};
+  static constexpr json::Field kStateFields[] = {{"last_seq"}, {"subjects", json::kOptional}};
   for (json::Object fields(in, kFields); fields.next();) {
     if (fields.index() == 0) {
       for (json::Object config(in, kConfigFields); config.next();) report.work_queue = in.string() == "workqueue";
       continue;
     }
     for (json::Object state(in, kStateFields); state.next();) {
-      (state.index() == 0 ? report.messages : report.last) = read_number(in);
+      if (state.index() == 0) {
+        report.last = read_number(in);
+        continue;
+      }
+      for (const auto& [subject, messages] : in.map<std::uint64_t>(read_number)) report.messages += messages;
     }
   }
+}
+
+/// Whether a work queue has messages that its consumer neither has to deliver nor waits for the acks of.
+bool StallWatch::is_left_behind(const Report& report) {
+  return report.work_queue && report.pending == 0 && report.messages > report.ack_pending;
 }
 
 /// Three questions, one after the other, without waiting. The stream is asked after its consumer, so that it is never
@@ -128,15 +157,17 @@ void StallWatch::ask() {
   send("$JS.API.CONSUMER.INFO." + stream_ + "." + durable_, {},
        [send, close, stream = stream_, subject = subject_](const nats::Message& consumer) {
          Report report = json::parse(nats::payload_of(consumer.get()), read_consumer);
-         send("$JS.API.STREAM.INFO." + stream, {}, [=](const nats::Message& answer) mutable {
+         json::Writer question;
+         question.begin_object();
+         question.field("subjects_filter", subject);
+         question.end_object();
+         send("$JS.API.STREAM.INFO." + stream, question.take(), [=](const nats::Message& answer) mutable {
            json::parse(nats::payload_of(answer.get()), [&](json::Reader& in) {
              read_stream(in, report);
              return 0;
            });
            if (report.messages == 0) return close(report);
-           // A work queue of which everything is acked should have nothing at all.
-           const bool all_acked = report.work_queue && report.pending == 0 && report.ack_pending == 0;
-           const std::uint64_t from = all_acked ? 1 : report.delivered + 1;
+           const std::uint64_t from = is_left_behind(report) ? 1 : report.delivered + 1;
            json::Writer request;
            request.begin_object();
            request.field("seq", static_cast<std::int64_t>(from));
@@ -169,19 +200,22 @@ StallWatch::Verdict StallWatch::judge(const Report& report) {
   } else if (report.found != 0) {
     verdict = {Remedy::kMakeAgain, "message " + found + " is in the work queue, and the consumer has it as acked"};
   }
-  const bool same = before_ && before_->created == report.created && before_->deliveries == report.deliveries &&
-                    before_->found == report.found && before_->last <= report.last;
+  const bool same = before_ && before_->created == report.created &&
+                    (before_->deliveries == report.deliveries || trickles_) &&
+                    (before_->found == report.found || trickles_) && before_->last <= report.last;
+  const auto now = Clock::now();
+  if (!same) same_since_ = now;
+  // Messages that somebody has in hand would be given to somebody else. Nobody has one for longer than this.
+  const bool in_hand = is_left_behind(report) && report.ack_pending > 0 && now - same_since_ < longest_in_hand_;
   before_ = report;
   if (verdict.remedy == Remedy::kNone) {
     before_.reset();
     stalls_ = 0;
     return {};
   }
-  if (!same) {
-    stalls_ = 0;
-    next_look_ = Clock::now() + patience_ / 2;
-    return {};
-  }
+  next_look_ = now + patience_ / 2;
+  if (!same) stalls_ = 0;
+  if (!same || in_hand) return {};
   ++stalls_;
   if (verdict.remedy == Remedy::kAskAgain && stalls_ > 1) {
     verdict.remedy = stalls_ == 2 ? Remedy::kBindAgain : Remedy::kMakeAgain;

@@ -5,11 +5,11 @@
 //   messages whose acks the server had are there again.
 // - The state of a consumer is written down late too. It comes back from what was on disk: with fewer deliveries (what
 //   was acked since is delivered again), with an ack floor of zero, or as if it were new.
-// - Both meet in messages that the consumer knows to be acked and the stream has again: nobody gets them, they take
-// room
-//   until max_age, and as long as they are the first of the stream, the consumer keeps what it waits for acks of and is
-//   gone meanwhile ("ack pending" that never ends, counted against max_ack_pending). For each of those it stops looking
-//   for other messages until the next request comes: it seems stuck.
+// - Both meet in messages that the consumer knows to be acked and the stream has again: nobody gets them, and they take
+//   room until max_age. As long as they are the first of the stream, the consumer keeps what it waits for acks of, also
+//   when those messages are gone ("ack pending" that never ends, counted against max_ack_pending). After ack_wait it
+//   wants to deliver them again, does not find them, and for each of them looks for no other message until the next
+//   request comes: thousands of messages wait, and one comes now and then.
 // - Newer servers were reported to lose the last sequences of an empty work queue: then a consumer waits for numbers
 // that
 //   come only after as many messages that nobody gets.
@@ -43,10 +43,12 @@ class StallWatch {
   /// Looks when nothing came for `patience`, and again after as long; a stall has to be the same twice.
   StallWatch(nats::Connection& connection, const Stage& stage, std::chrono::milliseconds patience);
 
-  /// A message came, or nothing was asked for until now.
+  /// Nothing was asked for until now.
   void reset();
-  /// To be called while a request is served and nothing comes.
-  Verdict check();
+  void message_came();
+  /// To be called while a request is open and nothing came for `time`. `has_more`: the message before said that others
+  /// wait.
+  Verdict nothing_came(std::chrono::nanoseconds time, bool has_more);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -61,7 +63,7 @@ class StallWatch {
     std::int64_t max_ack_pending = 0;
     std::uint64_t waiting = 0;  // requests
     // of the stream
-    std::uint64_t messages = 0;
+    std::uint64_t messages = 0;  // that it is for
     std::uint64_t last = 0;
     bool work_queue = false;
     std::uint64_t found = 0;  // a message that is to be delivered or should not be there; 0: none
@@ -75,6 +77,7 @@ class StallWatch {
   static Report read_consumer(json::Reader& in);
   static void read_stream(json::Reader& in, Report& report);
 
+  static bool is_left_behind(const Report& report);
   void ask();
   Verdict judge(const Report& report);
 
@@ -83,10 +86,16 @@ class StallWatch {
   const std::string durable_;
   const std::string subject_;
   const std::chrono::milliseconds patience_;
+  const std::chrono::milliseconds longest_in_hand_;  // of a message, by anybody
   Clock::time_point quiet_since_ = Clock::now();
+  // One message at a time with long waits between is no better than none.
+  Clock::time_point window_began_ = Clock::now();
+  std::chrono::nanoseconds waited_in_window_{0};
+  bool trickles_ = false;
   Clock::time_point next_look_{};
   std::shared_ptr<Asked> asked_ = std::make_shared<Asked>();
   std::optional<Report> before_;
+  Clock::time_point same_since_{};
   int stalls_ = 0;  // in a row
 };
 

@@ -98,6 +98,15 @@ std::uint64_t stored(nats::Connection& connection, const std::string& stream) {
   return stream_info(connection, stream)->State.Msgs;
 }
 
+std::string state_of(nats::Connection& connection, const std::string& stream, const std::string& durable) {
+  const auto s = stream_info(connection, stream);
+  const auto c = consumer_info(connection, stream, durable);
+  return stream + ": " + std::to_string(s->State.Msgs) + " messages, " + std::to_string(s->State.FirstSeq) + " to " +
+         std::to_string(s->State.LastSeq) + "; " + durable + ": delivered " + std::to_string(c->Delivered.Stream) +
+         ", floor " + std::to_string(c->AckFloor.Stream) + ", pending " + std::to_string(c->NumPending) +
+         ", ack pending " + std::to_string(c->NumAckPending) + ", waiting " + std::to_string(c->NumWaiting) + "\n";
+}
+
 namespace {
 
 std::vector<std::string> payloads_to(nats::Connection& connection, const std::string& stream, std::uint64_t& last) {

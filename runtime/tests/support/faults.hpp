@@ -50,6 +50,8 @@ nats::StreamInfo stream_info(nats::Connection& connection, const std::string& st
 nats::ConsumerInfo consumer_info(nats::Connection& connection, const std::string& stream, const std::string& durable);
 /// Messages in the stream; throws Unavailable when the server does not say.
 std::uint64_t stored(nats::Connection& connection, const std::string& stream);
+/// What the server says of both, for the message of a test that failed.
+std::string state_of(nats::Connection& connection, const std::string& stream, const std::string& durable);
 /// The payloads of every message in the stream, in order.
 std::vector<std::string> payloads(nats::Connection& connection, const std::string& stream);
 /// The same, and takes them out of the stream: those and no others.
