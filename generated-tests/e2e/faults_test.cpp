@@ -322,7 +322,7 @@ TEST(CustomStage, AHandlerThatHangsCrashesOrThrowsCostsOnlyItsMessage) {
   const std::string patient = "    timeout: 1m\n    retry: {max_deliver: 5, backoff: [1s, 10s, 1m]}\n";
   ASSERT_NE(text.find(patient), std::string::npos);
   text.replace(text.find(patient), patient.size(),
-               "    timeout: 1s\n    ack_wait: 1s\n    retry: {max_deliver: 3, backoff: [100ms]}\n");
+               "    timeout: 1s\n    ack_wait: 1s\n    retry: {max_deliver: 2, backoff: [100ms]}\n");
   write_file(schema, text);
   const Ran generated =
       run_pipegen({"generate-all", "--schema", schema.string(), "--output", workspace.string(), "--quiet"});

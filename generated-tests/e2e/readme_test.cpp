@@ -7,6 +7,8 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <regex>
+#include <set>
 #include <string>
 
 namespace {
@@ -46,6 +48,30 @@ TEST(Readme, ThePictureIsWhatPipegenGraphPrintsForTheExample) {
   ASSERT_EQ(::pclose(pipe), 0);
   ASSERT_FALSE(printed.empty());
   EXPECT_EQ(block("mermaid"), printed) << "README.md shows another picture than pipegen graph";
+}
+
+TEST(Promises, NameOnlyTestsThatExist) {
+  std::set<std::string> tests;
+  const std::regex definition(R"(TEST(?:_F|_P)?\(([A-Za-z0-9_]+), *([A-Za-z0-9_]+)\))");
+  for (const char* folder : {"runtime/tests", "generated-tests"}) {
+    for (const auto& entry :
+         std::filesystem::recursive_directory_iterator(PIPEGEN_SOURCE_DIR "/" + std::string(folder))) {
+      if (entry.path().extension() != ".cpp" || entry.path().string().find("/node_modules/") != std::string::npos)
+        continue;
+      const std::string text = read_file(entry.path().string());
+      for (std::sregex_iterator at(text.begin(), text.end(), definition), end; at != end; ++at) {
+        tests.insert((*at)[1].str() + "." + (*at)[2].str());
+      }
+    }
+  }
+  const std::string promises = read_file(PIPEGEN_SOURCE_DIR "/runtime/PROMISES.md");
+  const std::regex name("`([A-Za-z0-9_]+\\.[A-Za-z0-9_]+)`");
+  std::size_t named = 0;
+  for (std::sregex_iterator at(promises.begin(), promises.end(), name), end; at != end; ++at, ++named) {
+    EXPECT_TRUE(tests.contains((*at)[1].str()))
+        << (*at)[1].str() << " is named in runtime/PROMISES.md and nowhere else";
+  }
+  EXPECT_GT(named, 50u);
 }
 
 }  // namespace

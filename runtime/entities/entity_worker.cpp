@@ -356,7 +356,7 @@ void EntityWorker::write_alone(Writer& writer, const Items& items) {
   if (!noted) return intake_.hand_back(*item.delivery);
   log_.warning("a message that was in hand at several ends of the process is written alone",
                {{"message_id", item.delivery->id()}, {"attempts", attempts}});
-  if (attempts > max_deliver_) return bury(writer, {Failure{item, {"Crash", why}}});
+  if (attempts > max_deliver_) return bury(writer, {Failure{item, {"Crash", why}, true}});
   writer.note_all = true;  // or it would count as being written for ever
   write(writer, items);
   writer.note_all = false;
@@ -401,7 +401,8 @@ void EntityWorker::write_rows(Writer& writer, std::span<const Item> items, std::
   writer.statuses.clear();
   if (status_rows_ || writer.note_all) {
     for (const Item& item : writer.in_batch) {
-      writer.statuses.push_back(status_of(item, sql::MessageState::kCompleted));
+      // One that is written alone was counted before.
+      writer.statuses.push_back(status_of(item, sql::MessageState::kCompleted, {}, writer.note_all ? 0 : 1));
     }
   }
   const Items written = writer.in_batch;  // halving fills it anew
@@ -463,7 +464,7 @@ void EntityWorker::retry_or_bury(Writer& writer, const std::vector<Failure>& fai
     if (!available) {
       intake_.hand_back(delivery);
     } else if (attempts >= max_deliver_) {
-      hopeless.push_back(failure);
+      hopeless.push_back({failure.item, failure.reason, true});
     } else {
       const auto& backoff = options_.backoff;
       const milliseconds delay =
@@ -491,7 +492,8 @@ void EntityWorker::bury(Writer& writer, const std::vector<Failure>& failures) {
       more["Pipegen-Version"] = std::to_string(failure.item.version);
     }
     letters.push_back({failure.item.delivery, failure.reason, std::move(more)});
-    writer.statuses.push_back(status_of(failure.item, sql::MessageState::kDeadLettered, failure.reason.message));
+    writer.statuses.push_back(status_of(failure.item, sql::MessageState::kDeadLettered, failure.reason.message,
+                                        failure.is_counted || writer.note_all ? 0 : 1));
   }
   writer.batch.clear();
   const bool noted = holds_.until_available("dead-letters", [&] { dead_letters_.publish_all(letters); }) &&
@@ -512,11 +514,12 @@ void EntityWorker::bury(Writer& writer, const std::vector<Failure>& failures) {
   }
 }
 
-sql::MessageStatus EntityWorker::status_of(const Item& item, sql::MessageState state, std::string error) const {
+sql::MessageStatus EntityWorker::status_of(const Item& item, sql::MessageState state, std::string error,
+                                           int attempts) const {
   return {.message_id = std::string(item.delivery->id()),
           .entity_type = std::string(spec_.entities[item.entity].name),
           .state = state,
-          .attempts = 0,
+          .attempts = attempts,
           .error = std::move(error),
           .received_at = received_at(*item.delivery),
           .updated_at = now(),

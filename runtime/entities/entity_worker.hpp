@@ -100,6 +100,7 @@ class EntityWorker {
   struct Failure {
     Item item;
     worker::DeadLetterReason reason;
+    bool is_counted = false;  // among the attempts of its status row
   };
 
   void accept(std::size_t entity, nats::Message message, std::int64_t stream_created);
@@ -120,7 +121,8 @@ class EntityWorker {
   void add_rows(Writer& writer, const Item& item, std::vector<Failure>& failures, std::vector<Failure>& hopeless);
   void retry_or_bury(Writer& writer, const std::vector<Failure>& failures, std::vector<Failure>& hopeless);
   void bury(Writer& writer, const std::vector<Failure>& failures);
-  sql::MessageStatus status_of(const Item& item, sql::MessageState state, std::string error = {}) const;
+  sql::MessageStatus status_of(const Item& item, sql::MessageState state, std::string error = {},
+                               int attempts = 0) const;
 
   void tick();
 

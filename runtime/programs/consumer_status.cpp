@@ -150,7 +150,9 @@ std::vector<ConsumerStatus> status_of(nats::Connection& connection, const std::v
   connection.handles().require_connected("the status of consumers");
   std::vector<Found> all;
   for (const ConsumerName& name : names) all.push_back(look_at(connection, name));
-  for (const auto& [origin, letters] : letters_of(connection, dead_letter_streams)) {
+  for (const auto& entry : letters_of(connection, dead_letter_streams)) {
+    const Origin& origin = entry.first;
+    const Letters& letters = entry.second;
     std::vector<Found*> owners;
     for (Found& found : all) {
       if (is_of(found, origin)) owners.push_back(&found);

@@ -23,7 +23,7 @@ struct MessageStatus {
   std::string message_id{};  // its key
   std::string entity_type{};
   MessageState state = MessageState::kAccepted;
-  int attempts = 0;     // that failed or ended the process
+  int attempts = 0;     // to write the message; write() adds them to those of before
   std::string error{};  // of the last one; empty: none
   Timestamp received_at{};
   Timestamp updated_at{};

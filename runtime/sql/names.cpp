@@ -128,8 +128,10 @@ std::string conflict_clause(const Table& table) {
 }
 
 std::string status_conflict_clause() {
-  return " ON CONFLICT (message_id) DO UPDATE SET entity_type = excluded.entity_type, status = excluded.status, error ="
-         " coalesce(excluded.error, message_status.error), updated_at = excluded.updated_at, traceparent ="
+  return " ON CONFLICT (message_id) DO UPDATE SET entity_type = excluded.entity_type, status = excluded.status, "
+         "attempts ="
+         " message_status.attempts + excluded.attempts, error = coalesce(excluded.error, message_status.error), "
+         "updated_at = excluded.updated_at, traceparent ="
          " coalesce(excluded.traceparent, message_status.traceparent)";
 }
 

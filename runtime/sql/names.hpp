@@ -27,7 +27,7 @@ std::string row_columns(const Table& table);
 /// What an INSERT of a row does that meets one of the same key. Empty for a table with parent, whose old rows are
 /// deleted first.
 std::string conflict_clause(const Table& table);
-/// The INSERT of status rows ends in this: attempts, the last error and the time of receipt stay.
+/// The INSERT of status rows ends in this: attempts are added, the last error and the time of receipt stay.
 std::string status_conflict_clause();
 
 /// Of the column in CREATE TABLE: name, type and constraints.

@@ -334,6 +334,34 @@ class HttpCallAction : public Actions {
   actions::HttpCallResult call(const HttpCall& options) { return actions::http_call(context_, options); }
 };
 
+TEST_F(HttpCallAction, TheServerThatIsCalledIsAChildOfTheCall) {
+  struct Kept : trace::Sink {
+    void take(trace::SpanData span) noexcept override { spans.push_back(std::move(span)); }
+    std::vector<trace::SpanData> spans;
+  };
+  static Kept kept;  // a tracer has to stay
+  static const trace::Tracer tracer{&kept, {.parent_based = true, .ratio = 1}};
+  trace::use(&tracer);
+  context_.info.trace.flags = 1;
+  Server server;
+  server.handle = [](const httplib::Request&, httplib::Response& response) { response.status = 503; };
+  EXPECT_THROW(call({.url = server.url("/hook?key=secret")}), TransientError);
+  trace::use(nullptr);
+  ASSERT_EQ(kept.spans.size(), 1u);
+  const trace::SpanData& span = kept.spans[0];
+  EXPECT_EQ(span.name, "POST");
+  EXPECT_EQ(span.kind, trace::Kind::kClient);
+  EXPECT_EQ(span.parent, context_.info.trace.span);
+  EXPECT_EQ(server.last().get_header_value("traceparent"), span.context.traceparent());
+  EXPECT_TRUE(span.failed);
+  for (const auto& attribute : span.attributes) {
+    const auto* text = std::get_if<std::string>(&attribute.value);
+    if (text != nullptr) {
+      EXPECT_EQ(text->find("secret"), std::string::npos) << attribute.name;
+    }
+  }
+}
+
 TEST_F(HttpCallAction, SendsTheValuesAsJsonAndIsDoneWithAnyAnswerOf2xx) {
   Server server;
   server.handle = [](const httplib::Request&, httplib::Response& response) { response.status = 204; };

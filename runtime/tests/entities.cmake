@@ -33,7 +33,11 @@ if("entities" IN_LIST PIPEGEN_COMPONENTS AND "programs" IN_LIST PIPEGEN_COMPONEN
   target_include_directories(clock_test PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(clock_test PRIVATE pipegen::entities pipegen::http pipegen::postgresql pipegen_postgres_server
                                            pipegen_flags PkgConfig::PIPEGEN_NATS GTest::gtest_main)
-
+  add_executable(soak_test soak_test.cpp)
+  target_include_directories(soak_test PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(soak_test PRIVATE
+    pipegen::entities pipegen::http pipegen::sqlite pipegen::postgresql pipegen_postgres_server pipegen_flags
+    PkgConfig::PIPEGEN_NATS PkgConfig::PIPEGEN_HTTPLIB GTest::gtest_main Threads::Threads)
   add_executable(entity_worker_benchmark EXCLUDE_FROM_ALL entity_worker_benchmark.cpp)
   target_include_directories(entity_worker_benchmark PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(entity_worker_benchmark PRIVATE
@@ -41,6 +45,7 @@ if("entities" IN_LIST PIPEGEN_COMPONENTS AND "programs" IN_LIST PIPEGEN_COMPONEN
     PkgConfig::PIPEGEN_NATS Threads::Threads)
   gtest_discover_tests(entity_worker_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 400)
   gtest_discover_tests(clock_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 180)
+  gtest_discover_tests(soak_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 900)
   gtest_discover_tests(entity_chain_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
 endif()
 if("programs" IN_LIST PIPEGEN_COMPONENTS)

@@ -143,9 +143,9 @@ struct Kept : trace::Sink {
 /// Gives spans to `kept` for as long as it lives. (Both live on, as tracers have to.)
 struct Recording {
   explicit Recording(trace::Sampler sampler = {}) : kept(*new Kept) {
-    static std::vector<std::unique_ptr<Kept>> all;
-    all.emplace_back(&kept);
-    trace::use(new trace::Tracer{&kept, sampler});  // NOLINT: it has to stay
+    static auto& all = *new std::vector<std::pair<std::unique_ptr<Kept>, std::unique_ptr<trace::Tracer>>>;
+    all.emplace_back(&kept, std::make_unique<trace::Tracer>(trace::Tracer{&kept, sampler}));
+    trace::use(all.back().second.get());
   }
   ~Recording() { trace::use(nullptr); }
   Kept& kept;

@@ -14,7 +14,7 @@ namespace pipegen {
 struct MessageRecord {
   std::string state{};  // "processing", "completed", "failed" (will be tried again), "dead_lettered"
   std::string entity_type{};
-  int attempts = 0;     // that failed
+  int attempts = 0;     // to write it, the last one included
   std::string error{};  // of the last one; empty: none
   Timestamp received_at{};
   Timestamp updated_at{};

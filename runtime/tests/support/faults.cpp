@@ -107,16 +107,38 @@ std::string state_of(nats::Connection& connection, const std::string& stream, co
          ", ack pending " + std::to_string(c->NumAckPending) + ", waiting " + std::to_string(c->NumWaiting) + "\n";
 }
 
-std::vector<std::string> payloads(nats::Connection& connection, const std::string& stream) {
+namespace {
+
+std::vector<std::string> payloads_to(nats::Connection& connection, const std::string& stream, std::uint64_t& last) {
   std::vector<std::string> out;
   const auto info = stream_info(connection, stream);
-  for (std::uint64_t seq = info->State.FirstSeq; seq != 0 && seq <= info->State.LastSeq; ++seq) {
+  last = info->State.LastSeq;
+  for (std::uint64_t seq = info->State.FirstSeq; seq != 0 && seq <= last; ++seq) {
     nats::Message message;
     if (js_GetMsg(message.out(), connection.handles().publish_js, stream.c_str(), seq, nullptr, nullptr) == NATS_OK) {
       out.emplace_back(nats::payload_of(message.get()));
     }
   }
   return out;
+}
+
+}  // namespace
+
+std::vector<std::string> payloads(nats::Connection& connection, const std::string& stream) {
+  std::uint64_t last = 0;
+  return payloads_to(connection, stream, last);
+}
+
+std::vector<std::string> take_payloads(nats::Connection& connection, const std::string& stream) {
+  std::uint64_t last = 0;
+  auto taken = payloads_to(connection, stream, last);
+  jsOptions options;
+  jsOptions_Init(&options);
+  options.Stream.Purge.Sequence = last + 1;
+  jsErrCode code{};
+  const natsStatus status = js_PurgeStream(connection.handles().publish_js, stream.c_str(), &options, &code);
+  if (status != NATS_OK) nats::throw_status(status, code, "stream " + stream);
+  return taken;
 }
 
 Process::Process(std::vector<std::string> arguments, std::vector<std::string> settings) {

@@ -54,6 +54,8 @@ std::uint64_t stored(nats::Connection& connection, const std::string& stream);
 std::string state_of(nats::Connection& connection, const std::string& stream, const std::string& durable);
 /// The payloads of every message in the stream, in order.
 std::vector<std::string> payloads(nats::Connection& connection, const std::string& stream);
+/// The same, and takes them out of the stream: those and no others.
+std::vector<std::string> take_payloads(nats::Connection& connection, const std::string& stream);
 
 /// This program once more, with `settings` ("NAME=value") in its environment; main() says what it is then. Killed by
 /// the destructor, and by the kernel when the test dies. Made and ended by one thread.

@@ -30,7 +30,8 @@ std::int64_t nanoseconds(const json& span, const char* name) {
 
 json value_of(const json& value) {
   if (value.size() != 1) throw std::runtime_error("a value is " + value.dump());
-  const auto& [kind, inner] = *value.items().begin();
+  const std::string kind = value.begin().key();
+  const json& inner = value.begin().value();
   if (kind == "stringValue" && inner.is_string()) return inner;
   if (kind == "intValue" && inner.is_string()) return std::stoll(inner.get<std::string>());
   if (kind == "doubleValue" && inner.is_number()) return inner;
