@@ -27,6 +27,7 @@ class EntityProgram final : public worker::Program {
                 sql::Database& database, Metrics& metrics, entities::EntityWorkerOptions options)
       : connection_(connection),
         topology_(spec.topology),
+        dead_letters_(spec.dead_letter_subject),
         entities_(spec.entities.size()),
         database_(database),
         worker_(connection, spec, settings, database, metrics, std::move(options)) {}
@@ -34,6 +35,7 @@ class EntityProgram final : public worker::Program {
   void prepare() override {
     const Logger log;
     nats::ensure(connection_, topology_);
+    if (!dead_letters_.empty()) connection_.require_publishable({dead_letters_});
     worker_.check();
     database_.migrate();
     log.info("the tables are there", {{"database", database_.description()}});
@@ -46,6 +48,7 @@ class EntityProgram final : public worker::Program {
  private:
   nats::Connection& connection_;
   const Topology topology_;
+  const std::string dead_letters_;
   const std::size_t entities_;
   sql::Database& database_;
   entities::EntityWorker worker_;

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "http/ingest_server.hpp"
 #include "http/service.hpp"
@@ -26,10 +27,18 @@ using namespace std::chrono_literals;
 
 constexpr int kExitUsage = 64;  // EX_USAGE
 
+/// As far as it is known: the subjects of events are told when they are published.
+std::vector<std::string> published_by(const IngestApi& api) {
+  std::vector<std::string> subjects;
+  for (const auto& entity : api.entities) subjects.push_back(entity.subject);
+  return subjects;
+}
+
 int check(const IngestApi& api, const Settings& settings, std::string_view service) {
   try {
     nats::Connection connection(nats::options_from(settings, service));
     nats::ensure(connection, api.topology);
+    connection.require_publishable(published_by(api));
     nats::log_published(connection, api.topology, Logger());
   } catch (const Unavailable& error) {
     throw ConfigError(error.what());
@@ -46,6 +55,7 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   nats::ConnectionOptions options = nats::options_from(settings, service);
   options.metrics = &metrics;
   const Topology topology = api.topology;
+  const std::vector<std::string> subjects = published_by(api);
   const auto grace = settings.duration(api.section + ".grace_period", 25s);
 
   // Declared before the server, which uses it until it is gone.
@@ -74,9 +84,11 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
       while (true) {
         try {
           nats::ensure(*connection, topology);
+          connection->require_publishable(subjects);
           nats::log_published(*connection, topology, log);
           break;
         } catch (const Unavailable& error) {
+          if (const std::string why = connection->forbidden(); !why.empty()) throw ConfigError(why);
           log.warning("NATS went away while the service started", {{"reason", error.what()}});
           if (connection->closed_for_good()) throw;
           std::this_thread::sleep_for(1s);

@@ -31,6 +31,20 @@ LogLevel log_level(const Settings& settings) {
   throw ConfigError("the setting log.level is \"" + text + "\": give debug, info, warning or error");
 }
 
+/// Whoever starts the service reads its last line: "a:\n  b\n  c" is "a: b; c" there.
+std::string one_line(std::string_view text) {
+  std::string out;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    if (text[at] != '\n') {
+      out += text[at];
+      continue;
+    }
+    while (at + 1 < text.size() && (text[at + 1] == ' ' || text[at + 1] == '\n')) ++at;
+    out += out.empty() || out.ends_with(':') ? " " : "; ";
+  }
+  return out;
+}
+
 }  // namespace
 
 int run_service(std::string_view name, const std::function<int(const Settings&)>& body) {
@@ -42,10 +56,10 @@ int run_service(std::string_view name, const std::function<int(const Settings&)>
     Logger::configure(name, log_level(settings));
     return body(settings);
   } catch (const ConfigError& error) {
-    std::cerr << name << ": " << error.what() << std::endl;
+    std::cerr << name << ": " << one_line(error.what()) << std::endl;
     return kExitConfig;
   } catch (const std::exception& error) {
-    std::cerr << name << ": " << error.what() << std::endl;
+    std::cerr << name << ": " << one_line(error.what()) << std::endl;
     return kExitSoftware;
   }
 }

@@ -1,3 +1,8 @@
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -37,8 +42,21 @@ struct Connection::Handles::Shared {
   std::function<void(bool)> on_change;
   bool closing = false;
   std::string address;
+  std::string forbidden_said;  // what the server said last about a permission
   Gauge* connected_gauge = nullptr;
   Logger log;
+
+  std::string forbidden() {
+    const std::lock_guard lock(mutex);
+    if (forbidden_said.empty()) return {};
+    return address + " does not let this user do what the service needs (" + forbidden_said +
+           "): grant it in the server's permissions; every service needs $JS.API.> and $JS.ACK.> to publish, and "
+           "_INBOX.> to subscribe";
+  }
+  /// Throws ConfigError.
+  void refuse_if_forbidden() {
+    if (const std::string why = forbidden(); !why.empty()) throw ConfigError(why);
+  }
 
   void set(Side& side, bool up, bool closed = false) {
     std::function<void(bool)> callback;
@@ -91,6 +109,10 @@ struct Connection::Handles::Shared {
     auto* side = static_cast<Side*>(closure);
     const char* text = nullptr;
     if (connection != nullptr) natsConnection_GetLastError(connection, &text);
+    if (status == NATS_NOT_PERMITTED && text != nullptr) {
+      const std::lock_guard lock(side->shared->mutex);
+      side->shared->forbidden_said = text;
+    }
     side->shared->log.warning("NATS reports an error", {{"connection", side->name},
                                                         {"status", natsStatus_GetText(status)},
                                                         {"error", without_secrets(text == nullptr ? "" : text)}});
@@ -141,6 +163,32 @@ void require_credentials(const std::string& file) {
   }
 }
 
+/// The library does not look, and a server that does closes the connection without a word.
+void require_valid(const std::string& file, std::string_view setting) {
+  const std::unique_ptr<BIO, decltype(&BIO_free)> in(BIO_new_file(file.c_str(), "r"), BIO_free);
+  const std::unique_ptr<X509, decltype(&X509_free)> certificate(
+      in ? PEM_read_bio_X509(in.get(), nullptr, nullptr, nullptr) : nullptr, X509_free);
+  ERR_clear_error();
+  if (!certificate) throw ConfigError(std::string(setting) + ": there is no certificate (PEM) in " + file);
+  const auto text = [](const ASN1_TIME* time) {
+    const std::unique_ptr<BIO, decltype(&BIO_free)> out(BIO_new(BIO_s_mem()), BIO_free);
+    ASN1_TIME_print(out.get(), time);
+    char* data = nullptr;
+    const long size = BIO_get_mem_data(out.get(), &data);
+    return std::string(data, static_cast<std::size_t>(size));
+  };
+  const ASN1_TIME* until = X509_get0_notAfter(certificate.get());
+  const ASN1_TIME* from = X509_get0_notBefore(certificate.get());
+  if (X509_cmp_current_time(until) < 0) {
+    throw ConfigError(std::string(setting) + ": the certificate in " + file + " expired on " + text(until) +
+                      ": renew it");
+  }
+  if (X509_cmp_current_time(from) > 0) {
+    throw ConfigError(std::string(setting) + ": the certificate in " + file + " is good only from " + text(from) +
+                      " on: check the clock of this machine");
+  }
+}
+
 void require(natsStatus status, std::string_view setting) {
   if (status == NATS_OK) return;
   const char* text = nats_GetLastError(nullptr);
@@ -156,6 +204,7 @@ void set_security(natsOptions* out, const ConnectionOptions& options, const std:
   if (options.tls_certificate_file.has_value() != options.tls_key_file.has_value()) {
     throw ConfigError("nats.tls_certificate_file and nats.tls_key_file belong together: set both or neither");
   }
+  if (options.tls_certificate_file) require_valid(*options.tls_certificate_file, "nats.tls_certificate_file");
   if (options.password && !options.user) throw ConfigError("nats.password is set, nats.user is not: set both");
   if (options.user) {
     require(natsOptions_SetUserInfo(out, options.user->c_str(), options.password.value_or("").c_str()), "nats.user");
@@ -239,8 +288,8 @@ class Patience {
                         "nats.credentials_file");
     case NATS_SSL_ERROR:
       throw ConfigError(address + ": the TLS connection failed (" + why +
-                        "): check nats.tls_ca_file, the host name in nats.url, and nats.tls_certificate_file with "
-                        "nats.tls_key_file");
+                        "): check nats.tls_ca_file, the host name in nats.url, that the server's certificate has not "
+                        "expired, and nats.tls_certificate_file with nats.tls_key_file");
     case NATS_SECURE_CONNECTION_REQUIRED:
       throw ConfigError(address + " wants TLS: write nats.url as tls://… and set nats.tls_ca_file");
     case NATS_SECURE_CONNECTION_WANTED:
@@ -312,12 +361,13 @@ void require_jetstream(jsCtx* js, Connection::Handles::Shared& shared, const Pat
       throw ConfigError(shared.address +
                         " has no JetStream: start it as `nats-server -js`, or enable JetStream for this account");
     }
+    shared.refuse_if_forbidden();
     if (patience.over()) {
       throw ConfigError(shared.address + ": JetStream does not answer for " + patience.text() +
-                        ": check that the cluster has a leader and that the user may use $JS.API.>");
+                        ": check that the cluster has a leader");
     }
     if (first) {
-      shared.log.warning("waiting for JetStream: does the cluster have a leader, may the user use $JS.API.>?",
+      shared.log.warning("waiting for JetStream: does the cluster have a leader?",
                          {{"server", shared.address}, {"reason", natsStatus_GetText(status)}});
     }
     pause(shared, milliseconds(200));
@@ -373,6 +423,8 @@ void Connection::Handles::require_connected(std::string_view what, milliseconds 
   if (!up) throw Unavailable(std::string(what) + ": the NATS server is not connected (" + shared->address + ")");
 }
 
+void Connection::Handles::refuse_if_forbidden() { shared->refuse_if_forbidden(); }
+
 Connection::Connection(ConnectionOptions options, milliseconds first_wait) : handles_(std::make_unique<Handles>()) {
   // A lock of the library that is taken is waited for at once: to try it a thousand times first, as is its default,
   // takes the processor from whoever holds it when there are more threads than processors. Says no when it runs
@@ -423,6 +475,22 @@ bool Connection::closed_for_good() const {
   const Handles::Shared& shared = *handles_->shared;
   const std::lock_guard lock(handles_->shared->mutex);
   return !shared.closing && (shared.publish.closed || shared.consume.closed);
+}
+
+std::string Connection::forbidden() const { return handles_->shared->forbidden(); }
+
+void Connection::require_publishable(const std::vector<std::string>& subjects) {
+  std::vector<std::future<void>> answers;
+  for (const auto& subject : subjects) {
+    if (subject.find_first_of("*>") != std::string::npos) continue;
+    auto promise = std::make_shared<std::promise<void>>();
+    answers.push_back(promise->get_future());
+    handles_->consume_replies->publish(subject, {}, {{"Nats-Expected-Stream", "_pipegen_may_it_publish"}},
+                                       [promise](const Outcome&) { promise->set_value(); });
+  }
+  for (const auto& answer : answers) {
+    while (answer.wait_for(milliseconds(20)) != std::future_status::ready) handles_->shared->refuse_if_forbidden();
+  }
 }
 
 void Connection::on_change(std::function<void(bool connected)> callback) {

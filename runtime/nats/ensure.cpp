@@ -131,6 +131,7 @@ natsStatus settled(Connection::Handles& handles, const std::string& what,
                            (number == 0 && (status == NATS_TIMEOUT || status == NATS_NO_RESPONDERS ||
                                             status == NATS_CONNECTION_DISCONNECTED));
     if (status == NATS_OK || !unsettled) return status;
+    handles.refuse_if_forbidden();
     if (std::chrono::steady_clock::now() > end) throw_status(status, *code, what);
     std::this_thread::sleep_for(milliseconds(200));
   }

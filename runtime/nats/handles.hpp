@@ -84,6 +84,9 @@ struct Connection::Handles {
   /// Waits until both are connected, `patience` at most. Throws Unavailable("<what>: …") otherwise.
   void require_connected(std::string_view what, std::chrono::milliseconds patience = std::chrono::seconds(2));
 
+  /// Throws ConfigError when the server said that this user may not do something.
+  void refuse_if_forbidden();
+
   std::unique_ptr<Replies> publish_replies;
   std::unique_ptr<Replies> consume_replies;
 

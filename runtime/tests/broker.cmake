@@ -6,7 +6,7 @@ if("worker" IN_LIST PIPEGEN_COMPONENTS AND "entities" IN_LIST PIPEGEN_COMPONENTS
   target_compile_features(pipegen_fault_support PUBLIC cxx_std_20)
   target_link_libraries(pipegen_fault_support PUBLIC pipegen::nats pipegen_test_support PkgConfig::PIPEGEN_NATS
                                               PRIVATE pipegen_flags)
-  foreach(name broker_faults_test cluster_test)
+  foreach(name broker_faults_test cluster_test refusals_test)
     add_executable(${name} ${name}.cpp)
     target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
     target_link_libraries(${name} PRIVATE pipegen::worker pipegen::http pipegen::entities pipegen::sqlite

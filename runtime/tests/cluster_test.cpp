@@ -107,7 +107,7 @@ TEST(Cluster, TheLeaderIsKilledUnderLoadAndEveryAckedEventArrivesOnce) {
     });
   }
   double longest_publish = 0, longest_handle = 0;
-  const int kills = soak() ? 10 : 2;
+  const int kills = soak() ? 10 : 1;
   for (int kill = 0; kill < kills; ++kill) {
     const auto before = handled.distinct();
     EXPECT_TRUE(eventually([&] { return handled.distinct() > before + 200; }, 60s)) << worker.readiness().reason;

@@ -127,6 +127,7 @@ int run_process(
       program->start();
       break;
     } catch (const Unavailable& error) {
+      if (const std::string why = connection.forbidden(); !why.empty()) throw ConfigError(why);
       log.warning("cannot start yet", {{"reason", error.what()}});
       {
         const std::lock_guard lock(mutex);

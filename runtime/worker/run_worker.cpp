@@ -11,6 +11,18 @@
 namespace pipegen {
 namespace {
 
+/// The topology of a stage is what it consumes and what it publishes.
+std::vector<std::string> published_by(const Stage& stage) {
+  std::vector<std::string> subjects;
+  for (const auto& stream : stage.topology.streams) {
+    for (const auto& subject : stream.subjects) {
+      if (subject != stage.filter_subject) subjects.push_back(subject);
+    }
+  }
+  if (!stage.dead_letter_subject.empty()) subjects.push_back(stage.dead_letter_subject);
+  return subjects;
+}
+
 class StageProgram final : public worker::Program {
  public:
   StageProgram(nats::Connection& connection, Stage stage, const Settings& settings, Metrics& metrics,
@@ -23,6 +35,7 @@ class StageProgram final : public worker::Program {
 
   void prepare() override {
     nats::ensure(connection_, stage_.topology);
+    connection_.require_publishable(published_by(stage_));
     worker_.check();
     worker::log_promises(connection_, stage_, Logger());
   }

@@ -116,6 +116,12 @@ class Connection {
   /// True when the server refused something so that this connection never comes back (other credentials, a protocol
   /// error): only a new Connection can go on.
   bool closed_for_good() const;
+  /// What the server does not let this user do, as it said last, and what to do about it; empty: nothing so far. A
+  /// request that is forbidden gets no answer, so that this is all there is to tell it from a server that is slow.
+  std::string forbidden() const;
+  /// Asks whether this user may publish to the subjects, with an empty message for each that its stream refuses to
+  /// store. Those with wildcards are left out, and those without a stream. Throws ConfigError.
+  void require_publishable(const std::vector<std::string>& subjects);
   /// Called from a thread of the library at every change of connected().
   void on_change(std::function<void(bool connected)> callback);
   std::int64_t max_payload() const;
