@@ -30,7 +30,7 @@ namespace {
 using namespace std::chrono_literals;
 using std::chrono::milliseconds;
 using testing::eventually;
-using testing::figure;
+using testing::print_figure;
 using testing::NatsServer;
 using testing::soak;
 using testing::Tally;
@@ -286,7 +286,7 @@ TEST_F(Store, AckedMessagesThatAWorkQueueHasAgainLeaveItAndAreNotHandledTwice) {
   ASSERT_TRUE(settled("first-workers")) << "the consumer should have them as acked";
   const auto back = Clock::now();
   ASSERT_TRUE(emptied()) << "they take room for ever";
-  figure("acked messages that came back are gone from the work queue", testing::seconds_since(back), "s");
+  print_figure("acked messages that came back are gone from the work queue", testing::seconds_since(back), "s");
   EXPECT_EQ(tally_.total(), 50u);
   EXPECT_EQ(metric("pipegen_consumer_stalls_total"), 1);
   EXPECT_EQ(metric("pipegen_consumer_recreations_total"), 1);
@@ -304,7 +304,7 @@ TEST_F(Store, MessagesOfAStreamWhoseSequencesBeganAgainAreDelivered) {
   for (int i = 0; i < 10; ++i) send("after-" + std::to_string(i));
   const auto back = Clock::now();
   ASSERT_TRUE(eventually([&] { return tally_.distinct() == 60; })) << "the consumer waits for sequence 51";
-  figure("messages behind a sequence that began again are delivered", testing::seconds_since(back), "s");
+  print_figure("messages behind a sequence that began again are delivered", testing::seconds_since(back), "s");
   ASSERT_TRUE(emptied());
   EXPECT_EQ(tally_.total(), 60u);
   EXPECT_EQ(metric("pipegen_consumer_stalls_total"), 1);
@@ -339,7 +339,7 @@ TEST(BrokerFaults, NatsServerIsKilledUnderLoadAgainAndAgainAndTheSameServicesGoO
         << chain.first.distinct() - first << ", second " << chain.second.distinct() - second << "; " << chain.why_not();
     slowest = std::max(slowest, testing::seconds_since(back));
     if (kill == kills) {
-      figure("every part goes on after nats-server was away for " + std::to_string(away.count() / 1000) + " s",
+      print_figure("every part goes on after nats-server was away for " + std::to_string(away.count() / 1000) + " s",
              testing::seconds_since(back), "s");
     }
   }
@@ -367,9 +367,9 @@ TEST(BrokerFaults, NatsServerIsKilledUnderLoadAgainAndAgainAndTheSameServicesGoO
   EXPECT_EQ(out.size(), clients.sent().size()) << "an event was stored twice";
   EXPECT_EQ(testing::stored(connection, "TEST_DLQ"), 0u);
   EXPECT_TRUE(eventually([&] { return chain.ready(); })) << chain.why_not();
-  figure("slowest of " + std::to_string(kills) + " kills of nats-server: every part goes on after", slowest, "s");
-  figure("messages accepted, and handled", static_cast<double>(clients.sent().size()), "messages");
-  figure("of them handled twice",
+  print_figure("slowest of " + std::to_string(kills) + " kills of nats-server: every part goes on after", slowest, "s");
+  print_figure("messages accepted, and handled", static_cast<double>(clients.sent().size()), "messages");
+  print_figure("of them handled twice",
          static_cast<double>(chain.first.total() - chain.first.distinct() + chain.second.total() -
                              chain.second.distinct()),
          "messages");
@@ -422,7 +422,7 @@ TEST(BrokerFaults, AFullDiskIsToldHonestlyAndNothingAcceptedIsMissingWhenThereIs
   server.start();
   const auto back = Clock::now();
   ASSERT_TRUE(eventually([&] { return clients.accepted() > before + 100; }, 20s)) << clients.odd();
-  figure("accepted again after a full disk has room", testing::seconds_since(back), "s");
+  print_figure("accepted again after a full disk has room", testing::seconds_since(back), "s");
   clients.finish();
   things.finish();
   EXPECT_EQ(clients.odd() + things.odd(), "");
@@ -601,8 +601,8 @@ TEST(BrokerFaults, SigtermUnderLoadEndsWithinTheGracePeriodAndNothingAckedIsDeli
   EXPECT_EQ(info->Delivered.Consumer, static_cast<std::uint64_t>(messages) + handed_back)
       << "something that was acked was delivered again";
   EXPECT_EQ(testing::stored(connection, "MID"), static_cast<std::uint64_t>(messages));
-  figure("slowest exit on SIGTERM under load, of " + std::to_string(stops), slowest, "s");
-  figure("handed back at those", static_cast<double>(handed_back), "messages");
+  print_figure("slowest exit on SIGTERM under load, of " + std::to_string(stops), slowest, "s");
+  print_figure("handed back at those", static_cast<double>(handed_back), "messages");
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ namespace {
 using namespace std::chrono_literals;
 using std::chrono::milliseconds;
 using testing::eventually;
-using testing::figure;
+using testing::print_figure;
 using testing::NatsCluster;
 using testing::soak;
 using testing::Tally;
@@ -143,10 +143,10 @@ TEST(Cluster, TheLeaderIsKilledUnderLoadAndEveryAckedEventArrivesOnce) {
   EXPECT_EQ(std::set<std::string>(out.begin(), out.end()), handled.all());
   EXPECT_EQ(out.size(), count) << "an event arrived twice";
   EXPECT_EQ(testing::stored(api, "TEST_DLQ"), 0u);
-  figure("events acked, and arrived once", static_cast<double>(count), "events");
-  figure("cluster of three, leader killed: longest without accepting events", longest_publish, "s");
-  figure("cluster of three, leader killed: longest without handling events", longest_handle, "s");
-  figure("handled twice", static_cast<double>(handled.total() - handled.distinct()), "events");
+  print_figure("events acked, and arrived once", static_cast<double>(count), "events");
+  print_figure("cluster of three, leader killed: longest without accepting events", longest_publish, "s");
+  print_figure("cluster of three, leader killed: longest without handling events", longest_handle, "s");
+  print_figure("handled twice", static_cast<double>(handled.total() - handled.distinct()), "events");
   EXPECT_TRUE(worker.stop());
 }
 

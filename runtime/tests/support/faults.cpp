@@ -20,22 +20,11 @@ namespace pipegen::testing {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-bool soak() {
-  const char* value = std::getenv("PIPEGEN_SOAK");
-  return value != nullptr && std::string_view(value) == "1";
-}
-
 bool eventually(const std::function<bool()>& condition, milliseconds patience) {
   for (const auto end = Clock::now() + patience; Clock::now() < end; std::this_thread::sleep_for(milliseconds(10))) {
     if (condition()) return true;
   }
   return condition();
-}
-
-void figure(std::string_view what, double value, std::string_view unit) {
-  std::printf("figure: %.*s: %.2f %.*s\n", static_cast<int>(what.size()), what.data(), value,
-              static_cast<int>(unit.size()), unit.data());
-  std::fflush(stdout);
 }
 
 double seconds_since(Clock::time_point began) { return std::chrono::duration<double>(Clock::now() - began).count(); }

@@ -14,17 +14,12 @@
 
 #include "nats/handles.hpp"
 #include "support/nats_server.hpp"
+#include "support/soak.hpp"
 
 namespace pipegen::testing {
 
-/// Whether tests may take minutes: PIPEGEN_SOAK=1, which scripts/soak sets.
-bool soak();
-
 bool eventually(const std::function<bool()>& condition,
                 std::chrono::milliseconds patience = std::chrono::milliseconds(30'000));
-
-/// Prints "figure: <what>: <value> <unit>".
-void figure(std::string_view what, double value, std::string_view unit);
 
 /// Seconds since `began`.
 double seconds_since(std::chrono::steady_clock::time_point began);
