@@ -262,10 +262,15 @@ class WorkerDayTest : public DayTest {
     return stage;
   }
 
-  std::unique_ptr<worker::Worker> start(const Stage& stage) {
+  /// Its end does not wait for a clock that stands, also when the test failed.
+  auto start(const Stage& stage) {
     nats::ensure(connection_, stage.topology);
-    auto worker = std::make_unique<worker::Worker>(connection_, stage, Settings(), metrics_,
-                                                   worker::WorkerOptions{.clock = &clock_});
+    const auto end = [this](worker::Worker* worker) {
+      clock_.let_go();
+      delete worker;
+    };
+    std::unique_ptr<worker::Worker, decltype(end)> worker(
+        new worker::Worker(connection_, stage, Settings(), metrics_, {.grace_period = 2s, .clock = &clock_}), end);
     worker->start();
     return worker;
   }
@@ -377,6 +382,7 @@ TEST_F(WorkerDayTest, EachFailureAsksForTheDelayOfItsPlaceInBackoff) {
   const Watcher answers(server_, clock_, "$JS.ACK.>");
   auto worker = start(stage);
   ASSERT_TRUE(eventually([&] { return answers.size() >= 6; }));
+  clock_.let_go();
   worker->stop();
   std::map<int, std::string> by_message;  // the first answer to each
   for (const auto& one : answers.seen()) {
@@ -513,7 +519,9 @@ TEST_F(WorkerDayTest, RowsWaitForADatabaseThatIsAwayForADayAndAreNotDeliveredAga
   const auto database = sql::open_postgresql(settings, spec.schema);
   database->migrate();
   const Watcher answers(server_, clock_, "$JS.ACK.>");
-  entities::EntityWorker worker(connection_, spec, settings, *database, metrics_, {.clock = &clock_});
+  entities::EntityWorker worker(connection_, spec, settings, *database, metrics_,
+                                {.grace_period = 2s, .clock = &clock_});
+  const std::shared_ptr<void> end(nullptr, [&](void*) { clock_.let_go(); });
   worker.start();
   connection_.publish("in", "before", "before");
   ASSERT_TRUE(eventually([&] { return messages_in("IN") == 0; }));

@@ -43,8 +43,8 @@ if("entities" IN_LIST PIPEGEN_COMPONENTS AND "programs" IN_LIST PIPEGEN_COMPONEN
   target_link_libraries(entity_worker_benchmark PRIVATE
     pipegen::entities pipegen::sqlite pipegen::postgresql pipegen_postgres_server pipegen_flags
     PkgConfig::PIPEGEN_NATS Threads::Threads)
-  gtest_discover_tests(entity_worker_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 400)
-  gtest_discover_tests(clock_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 180)
+  gtest_discover_tests(entity_worker_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 400 LABELS threads)
+  gtest_discover_tests(clock_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 180 LABELS threads)
   gtest_discover_tests(soak_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 900)
   gtest_discover_tests(entity_chain_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
 endif()

@@ -40,7 +40,7 @@ using testing::SqlClient;
 using testing::TempFolder;
 using Clock = std::chrono::steady_clock;
 
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr int kShare = 5;  // of the messages and of the kills: everything takes longer
 #else
 constexpr int kShare = 1;

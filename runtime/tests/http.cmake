@@ -13,7 +13,7 @@ if("http" IN_LIST PIPEGEN_COMPONENTS)
   add_executable(ingest_benchmark EXCLUDE_FROM_ALL ingest_benchmark.cpp support/nats_server.cpp)
   target_include_directories(ingest_benchmark PRIVATE ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
   target_link_libraries(ingest_benchmark PRIVATE pipegen::http pipegen_flags)
-  gtest_discover_tests(http_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600)
+  gtest_discover_tests(http_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600 LABELS threads)
 endif()
 
 if("programs" IN_LIST PIPEGEN_COMPONENTS)

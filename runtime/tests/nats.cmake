@@ -12,7 +12,7 @@ if("nats" IN_LIST PIPEGEN_COMPONENTS)
                                           PkgConfig::PIPEGEN_CRYPTO GTest::gtest_main)
   target_compile_definitions(nats_test PRIVATE INTEROP_TOOL="$<TARGET_FILE:interop_tool>")
   add_dependencies(nats_test interop_tool)
-  gtest_discover_tests(nats_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600)
+  gtest_discover_tests(nats_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600 LABELS threads)
 
   add_executable(interop_tool interop_tool.cpp)
   target_link_libraries(interop_tool PRIVATE pipegen::nats pipegen_flags)

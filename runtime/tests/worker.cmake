@@ -9,5 +9,5 @@ if("worker" IN_LIST PIPEGEN_COMPONENTS)
   target_include_directories(worker_benchmark PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(worker_benchmark PRIVATE pipegen::worker pipegen_test_support pipegen_flags
                                                  PkgConfig::PIPEGEN_NATS)
-  gtest_discover_tests(worker_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 180)
+  gtest_discover_tests(worker_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 180 LABELS threads)
 endif()

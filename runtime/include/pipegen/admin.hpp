@@ -17,7 +17,8 @@ struct Readiness {
   std::string reason;  // why not, in words
 };
 
-/// Serves from its own thread until destroyed. `metrics` gets pipegen_ready, as of each time that somebody asks. Port 0 takes a free one. Throws ConfigError when it cannot listen.
+/// Serves from its own thread until destroyed. `metrics` gets pipegen_ready, as of each time that somebody asks. Port 0
+/// takes a free one. Throws ConfigError when it cannot listen.
 class AdminServer {
  public:
   AdminServer(const std::string& host, int port, Metrics& metrics, std::function<Readiness()> readiness);

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <list>
 #include <mutex>
+#include <optional>
 
 #include "core/clock.hpp"
 
@@ -25,6 +26,8 @@ class HeldClock : public AnyClock {
 
   /// Moves the time and wakes every waiter whose time has come. Not under a lock that a waiter waits with.
   void advance(std::chrono::nanoseconds time);
+  /// From here on it goes by itself: for the end of a test, which may wait for what the test did not.
+  void let_go();
   /// Until at least that many threads wait for a time that has not come; false when that takes longer than `patience`
   /// of the machine's time.
   bool await_waiting(std::size_t threads, std::chrono::milliseconds patience = std::chrono::seconds(30)) const;
@@ -41,14 +44,17 @@ class HeldClock : public AnyClock {
     TimePoint end;
     bool woken = false;
   };
+  TimePoint present() const;
   std::size_t waiting() const;
-  bool wake_due();
+  void wake();
+  bool try_to_wake();
 
   const TimePoint began_ = std::chrono::steady_clock::now();
   const Timestamp wall_began_ = pipegen::now();
   mutable std::mutex mutex_;
   mutable std::condition_variable more_waiting_;
   std::chrono::nanoseconds passed_{0};
+  std::optional<TimePoint> let_go_at_;  // of the machine
   mutable std::list<Waiter> waiters_;
   mutable std::size_t waits_ = 0;
 };
