@@ -10,6 +10,9 @@ namespace {
 /// The server's max_control_line is 4,096; the command and the sizes take some of it.
 constexpr std::size_t kMostOfControlLine = 3'500;
 
+/// Answers that came before the connection broke may wait for the library's thread that long.
+constexpr std::chrono::milliseconds kArriving(250);
+
 Outcome read_outcome(json::Reader& in) {
   static constexpr json::Field kFields[] = {{"stream", json::kOptional},
                                             {"seq", json::kOptional},
@@ -168,7 +171,7 @@ void Replies::connection_lost() {
   {
     const std::lock_guard lock(mutex_);
     for (const auto& [deadline, id] : deadlines_) {
-      if (waiting_.contains(id)) failed_.emplace_back(id, NATS_CONNECTION_DISCONNECTED);
+      if (waiting_.contains(id)) lost_.emplace_back(Clock::now() + kArriving, id);
     }
     deadlines_.clear();
   }
@@ -185,6 +188,10 @@ void Replies::watch() {
     if (!failed_.empty()) {
       std::tie(id, status) = failed_.front();
       failed_.pop_front();
+    } else if (!lost_.empty() && (stopping_ || lost_.front().first <= now)) {
+      id = lost_.front().second;
+      status = NATS_CONNECTION_DISCONNECTED;
+      lost_.pop_front();
     } else if (!deadlines_.empty() && (stopping_ || deadlines_.front().first <= now)) {
       id = deadlines_.front().second;
       if (stopping_) status = NATS_CONNECTION_CLOSED;

@@ -62,7 +62,7 @@ class Replies {
   /// Publishes and waits.
   Outcome publish(const std::string& subject, std::string_view payload, const Headers& headers);
   /// The connection broke: no answer comes to what was sent so far. Their handlers get NATS_CONNECTION_DISCONNECTED,
-  /// from the thread of this object, instead of waiting for the timeout. Does not block.
+  /// a moment later (answers that have arrived come first), instead of waiting for the timeout. Does not block.
   void connection_lost();
   /// The future throws like throw_status().
   std::future<Message> request(const std::string& subject, std::string payload, std::string what);
@@ -86,6 +86,7 @@ class Replies {
   std::unordered_map<std::uint64_t, Handler> waiting_;
   std::deque<std::pair<Clock::time_point, std::uint64_t>> deadlines_;  // in order, because the timeout is one
   std::deque<std::pair<std::uint64_t, natsStatus>> failed_;            // not even sent
+  std::deque<std::pair<Clock::time_point, std::uint64_t>> lost_;       // sent before the connection broke
   bool stopping_ = false;
   bool subscription_done_ = false;
   std::thread watcher_;
