@@ -13,6 +13,7 @@
 #include "http/ingest_server.hpp"
 #include "http/service.hpp"
 #include "http/trace_exporter.hpp"
+#include "nats/certificate_watch.hpp"
 #include "nats/garbage.hpp"
 #include "nats/promises.hpp"
 #include "pipegen/admin.hpp"
@@ -54,6 +55,7 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   const auto traces = http::export_traces(service, api.pipeline, metrics);
   nats::ConnectionOptions options = nats::options_from(settings, service);
   options.metrics = &metrics;
+  nats::CertificateWatch certificates(options, settings);  // compares with what the connection reads now
   const Topology topology = api.topology;
   const std::vector<std::string> subjects = published_by(api);
   const auto grace = settings.duration(api.section + ".grace_period", 25s);
@@ -113,20 +115,23 @@ int serve(IngestApi api, const Settings& settings, std::string_view service) {
   if (failure) std::rethrow_exception(failure);
 
   nats::GarbageCollector garbage(*connection, topology, metrics, nats::GarbageCollector::options_from(settings));
-  while (!told_to_stop) {
+  bool begins_again = false;
+  while (!told_to_stop && !begins_again) {
     told_to_stop = wait_for_signal(1s);
+    begins_again = !told_to_stop && certificates.renewed();
     if (!told_to_stop && connection->closed_for_good()) {
       // Only a new connection can go on, and whoever runs the service starts a new process.
       log.error("the process exits so that a new one can connect");
       std::_Exit(kExitSoftware);
     }
   }
-  log.info("stopping");
+  log.info(begins_again ? "the certificates were renewed: the service begins again with them" : "stopping");
   garbage.request_stop();
   const int cut = server.stop(grace);
   if (cut > 0) log.warning("requests were cut at the end of the grace period", {{"requests", cut}});
   if (traces) traces->close();
   log.info("stopped");
+  if (begins_again) begin_again();
   return 0;
 }
 

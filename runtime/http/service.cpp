@@ -1,11 +1,18 @@
 #include "http/service.hpp"
 
+#include <linux/close_range.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <ctime>
 #include <exception>
+#include <fstream>
 #include <iostream>
 #include <string>
+#include <system_error>
+#include <vector>
 
 #include "pipegen/error.hpp"
 #include "pipegen/log.hpp"
@@ -62,6 +69,18 @@ int run_service(std::string_view name, const std::function<int(const Settings&)>
     std::cerr << name << ": " << one_line(error.what()) << std::endl;
     return kExitSoftware;
   }
+}
+
+void begin_again() {
+  std::ifstream in("/proc/self/cmdline", std::ios::binary);
+  std::vector<std::string> arguments;
+  for (std::string argument; std::getline(in, argument, '\0');) arguments.push_back(argument);
+  std::vector<char*> argv;
+  for (auto& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  ::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
+  ::execv("/proc/self/exe", argv.data());
+  throw std::system_error(errno, std::generic_category(), "the program cannot be run again");
 }
 
 bool wait_for_signal(std::chrono::milliseconds timeout) {

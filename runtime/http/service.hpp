@@ -17,6 +17,10 @@ inline constexpr int kExitSoftware = 70;  // EX_SOFTWARE: it gave up
 /// standard error and kExitConfig, any other error one line and kExitSoftware. Call it first thing in main().
 int run_service(std::string_view name, const std::function<int(const Settings&)>& body);
 
+/// Runs the program anew in this process, with the same arguments and environment: for what is read only at the start.
+/// Whatever is still open is closed. Throws std::system_error when the program cannot be run.
+[[noreturn]] void begin_again();
+
 /// Waits for SIGTERM or SIGINT; false when `timeout` passed without one.
 bool wait_for_signal(std::chrono::milliseconds timeout = std::chrono::hours(24 * 365));
 

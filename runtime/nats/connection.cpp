@@ -376,6 +376,12 @@ void require_jetstream(jsCtx* js, Connection::Handles::Shared& shared, const Pat
 
 }  // namespace
 
+void check_security(const ConnectionOptions& options) {
+  Options out;
+  check(natsOptions_Create(out.out()), "cannot make NATS options");
+  set_security(out.get(), options, {});
+}
+
 ConnectionOptions options_from(const Settings& settings, std::string_view service_name) {
   const auto optional = [&](std::string_view name) { return settings.find(name); };
   ConnectionOptions options;

@@ -72,6 +72,9 @@ inline void check(natsStatus status, std::string_view what) {
 /// `user:password@` taken out of every URL in the text.
 std::string without_secrets(std::string_view text);
 
+/// Throws ConfigError when the files and names that the options give for TLS and credentials cannot be used.
+void check_security(const ConnectionOptions& options);
+
 /// Publishes whose answers come back to one inbox; see replies.hpp.
 class Replies;
 

@@ -30,8 +30,8 @@ namespace {
 using namespace std::chrono_literals;
 using std::chrono::milliseconds;
 using testing::eventually;
-using testing::print_figure;
 using testing::NatsServer;
+using testing::print_figure;
 using testing::soak;
 using testing::Tally;
 using worker::Worker;
@@ -340,7 +340,7 @@ TEST(BrokerFaults, NatsServerIsKilledUnderLoadAgainAndAgainAndTheSameServicesGoO
     slowest = std::max(slowest, testing::seconds_since(back));
     if (kill == kills) {
       print_figure("every part goes on after nats-server was away for " + std::to_string(away.count() / 1000) + " s",
-             testing::seconds_since(back), "s");
+                   testing::seconds_since(back), "s");
     }
   }
   clients.finish();
@@ -370,9 +370,9 @@ TEST(BrokerFaults, NatsServerIsKilledUnderLoadAgainAndAgainAndTheSameServicesGoO
   print_figure("slowest of " + std::to_string(kills) + " kills of nats-server: every part goes on after", slowest, "s");
   print_figure("messages accepted, and handled", static_cast<double>(clients.sent().size()), "messages");
   print_figure("of them handled twice",
-         static_cast<double>(chain.first.total() - chain.first.distinct() + chain.second.total() -
-                             chain.second.distinct()),
-         "messages");
+               static_cast<double>(chain.first.total() - chain.first.distinct() + chain.second.total() -
+                                   chain.second.distinct()),
+               "messages");
 }
 
 // ---------------------------------------------------------------------------------------------------- no room

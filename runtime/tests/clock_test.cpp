@@ -8,6 +8,8 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -20,6 +22,7 @@
 #include "entities/entity_worker.hpp"
 #include "http/idempotency.hpp"
 #include "http/later.hpp"
+#include "nats/certificate_watch.hpp"
 #include "nats/garbage.hpp"
 #include "nats/handles.hpp"
 #include "pipegen/context.hpp"
@@ -162,6 +165,38 @@ TEST_F(DayTest, AnIdempotencyKeyOfAProcessThatDiedIsFreeAfterTenMinutes) {
   next.finish(taken, "answer");
   clock_.advance(24h);
   EXPECT_EQ(next.begin("/documents", "k").state, State::kDone);
+}
+
+TEST(CertificateWatchTest, RenewedFilesAreNoticedWithinTwoMinutesOnceTheyStayAsTheyAre) {
+  testing::TempFolder folder;
+  const auto file = [&](const char* name) { return (folder.path() / name).string(); };
+  const auto make = [&](const std::string& name) {
+    const std::string command = "cd " + folder.path().string() +
+                                " && openssl req -x509 -newkey rsa:2048 -nodes -days 2 " + "-subj /CN=" + name +
+                                " -keyout " + name + ".key -out " + name + ".pem >/dev/null 2>&1";
+    ASSERT_EQ(std::system(command.c_str()), 0) << command;
+  };
+  make("used");
+  make("new");
+  HeldClock clock;
+  nats::CertificateWatch watch({.tls_certificate_file = file("used.pem"), .tls_key_file = file("used.key")}, 1min,
+                               clock);
+  for (int minute = 0; minute < 24 * 60; ++minute) {
+    clock.advance(1min);
+    ASSERT_FALSE(watch.renewed()) << "nothing has changed";
+  }
+  // The certificate is there and its key is not yet: what does not belong together is not taken.
+  std::filesystem::rename(file("new.pem"), file("used.pem"));
+  for (int minute = 0; minute < 5; ++minute) {
+    clock.advance(1min);
+    EXPECT_FALSE(watch.renewed());
+  }
+  std::filesystem::rename(file("new.key"), file("used.key"));
+  EXPECT_FALSE(watch.renewed()) << "it is not time to look";
+  clock.advance(1min);
+  EXPECT_FALSE(watch.renewed()) << "they may still be written";
+  clock.advance(1min);
+  EXPECT_TRUE(watch.renewed());
 }
 
 TEST(LaterTest, IsTriedEverySecondOnceNatsIsBackAndGivenUpAfterAHundredTries) {

@@ -18,8 +18,8 @@ namespace {
 using namespace std::chrono_literals;
 using std::chrono::milliseconds;
 using testing::eventually;
-using testing::print_figure;
 using testing::NatsCluster;
+using testing::print_figure;
 using testing::soak;
 using testing::Tally;
 using worker::Worker;

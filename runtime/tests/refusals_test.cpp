@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <sstream>
@@ -162,6 +163,29 @@ TEST_P(Refusals, ExpiredCertificates) {
   const NatsServer server({}, tls("good")), expired({}, tls("old"));
   expect(refused(server, certificates("old")), {"nats.tls_certificate_file", "old.pem expired on ", "renew it"});
   expect(refused(expired, certificates("good")), {"TLS", "that the server's certificate has not expired"});
+}
+
+TEST_P(Refusals, RenewedCertificatesAreUsedByTheSameProcess) {
+  make_certificates({{"good", 2}, {"renewed", 2}});
+  // Who renewed ones are for may do nothing: whoever is refused has shown them.
+  const NatsServer server({}, "tls { cert_file: \"" + file("good.pem") + "\", key_file: \"" + file("good.key") +
+                                  "\", ca_file: \"" + file("ca.pem") +
+                                  "\", verify_and_map: true }\nauthorization { users: [{ user: \"CN=good\" }, { user: "
+                                  "\"CN=renewed\", permissions: { publish: { deny: \"$JS.API.>\" } } }] }");
+  for (const char* kind : {".pem", ".key"}) std::filesystem::copy_file(file("good") + kind, file("client") + kind);
+  std::vector<std::string> settings = certificates("client");
+  settings.insert(settings.end(),
+                  {"REFUSALS_SERVICE=" + service(), "NATS_URL=" + server.url(), "NATS_CERTIFICATES_EVERY=100ms",
+                   "DATABASE_URL=sqlite:" + (folder_.path() / "test.db").string()});
+  Process process({}, settings);
+  ASSERT_TRUE(process.says("\"ready\"")) << process.log();
+  for (const char* kind : {".pem", ".key"}) {
+    std::filesystem::copy_file(file("renewed") + kind, file("client") + kind,
+                               std::filesystem::copy_options::overwrite_existing);
+  }
+  EXPECT_TRUE(process.says("begins again")) << process.log();
+  EXPECT_TRUE(process.ends_within(20s)) << process.log();
+  EXPECT_TRUE(process.ended() && process.exit_status() == 78) << process.log();
 }
 
 TEST_P(Refusals, AServerWithoutJetStream) {

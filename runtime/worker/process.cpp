@@ -11,6 +11,7 @@
 
 #include "http/service.hpp"
 #include "http/trace_exporter.hpp"
+#include "nats/certificate_watch.hpp"
 #include "nats/promises.hpp"
 
 namespace pipegen::worker {
@@ -118,6 +119,7 @@ int run_process(
 
   nats::ConnectionOptions options = nats::options_from(settings, service);
   options.metrics = &metrics;
+  nats::CertificateWatch certificates(options, settings);  // compares with what the connection reads now
   nats::Connection connection(options, milliseconds(0));
   const std::unique_ptr<Program> program = make_program(connection, metrics);
   for (milliseconds delay(250);; delay = std::min<milliseconds>(delay * 2, std::chrono::seconds(5))) {
@@ -141,18 +143,20 @@ int run_process(
     const std::lock_guard lock(mutex);
     running = program.get();
   }
-  bool was_ready = false;
-  while (!stop.wait(milliseconds(was_ready ? 1'000 : 20))) {
+  bool was_ready = false, begins_again = false;
+  while (!begins_again && !stop.wait(milliseconds(was_ready ? 1'000 : 20))) {
+    begins_again = certificates.renewed();
     exit_if_closed_for_good(connection, log);
     if (!was_ready && program->readiness().ready) {
       was_ready = true;
       log.info("ready");
     }
   }
-  log.info("stopping");
+  log.info(begins_again ? "the certificates were renewed: the service begins again with them" : "stopping");
   const bool clean = program->stop();
   if (traces) traces->close();
   log.info("stopped");
+  if (begins_again) begin_again();
   // Without a server, or with a handler or transaction that goes on, there is nothing that destructors could wait for
   // in time.
   if (!clean || !connection.connected()) ::_exit(0);
