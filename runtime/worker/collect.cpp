@@ -263,13 +263,12 @@ void Collector::take(std::string_view payload, Context& context, CallOutbox& out
     return false;
   };
   if (is_over()) return;
-  state_.create(token + ".item." + std::to_string(item.index), payload);  // there already: a duplicate, which is fine
+  const std::string key = token + ".item." + std::to_string(item.index);
+  state_.create(key, payload);  // there already: a duplicate, which is fine
   if (state_.count(token + ".item.*") < static_cast<std::size_t>(item.count)) {
-    // The group may have expired between the look at it and the item, which then is in nobody's list.
-    if (clock_.wall_time() - group->first_at > collect_.expires / 2) {
-      group = find(token);
-      if (group) is_over();
-    }
+    // The group may have ended between the look at it and the item, which then is in nobody's list.
+    group = find(token);
+    if (group && is_over()) state_.purge(key);
     return;
   }
 
