@@ -57,7 +57,8 @@ class Session {
   virtual std::vector<Rejected> write(const Batch& batch, std::span<const MessageStatus> statuses) = 0;
 
   /// Adds one to the message's attempts, with its state and error, and gives their number. A message that is completed
-  /// or dead-lettered already stays so.
+  /// or dead-lettered already stays so; one that is completed and now `processing` again was written before: that is
+  /// no other attempt, and nothing to blame it for.
   virtual int note_attempt(const MessageStatus& status) = 0;
   /// Inserts or replaces.
   virtual void put_status(const MessageStatus& status) = 0;

@@ -27,8 +27,11 @@ std::string row_columns(const Table& table);
 /// What an INSERT of a row does that meets one of the same key. Empty for a table with parent, whose old rows are
 /// deleted first.
 std::string conflict_clause(const Table& table);
-/// The INSERT of status rows ends in this: attempts are added, the last error and the time of receipt stay.
+/// The INSERT of status rows ends in this: attempts are added, the last error and the time of receipt stay. A message
+/// that is completed and comes again, because its ack was lost, was no other attempt.
 std::string status_conflict_clause();
+/// That of an attempt that begins or failed: see Session::note_attempt.
+std::string attempt_conflict_clause();
 
 /// Of the column in CREATE TABLE: name, type and constraints.
 std::string column_definition(const Column& column, Dialect dialect);

@@ -158,12 +158,9 @@ class PostgresqlSession final : public Session {
   }
 
   int note_attempt(const MessageStatus& status) override {
-    static const std::string statement =
-        "INSERT INTO " + std::string(kStatusColumns) +
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO UPDATE SET attempts = "
-        "message_status.attempts + 1, status = CASE WHEN message_status.status IN ('completed', 'dead_lettered') THEN "
-        "message_status.status ELSE excluded.status END, error = excluded.error, updated_at = excluded.updated_at, "
-        "traceparent = coalesce(excluded.traceparent, message_status.traceparent) RETURNING attempts";
+    static const std::string statement = "INSERT INTO " + std::string(kStatusColumns) +
+                                         " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)" + attempt_conflict_clause() +
+                                         " RETURNING attempts";
     int attempts = 0;
     guarded([&] {
       add_status(status, 1);

@@ -272,13 +272,8 @@ class SqliteSession final : public Session {
   int note_attempt(const MessageStatus& status) override {
     int attempts = 0;
     transaction([&] {
-      sqlite3_stmt* note = statement(note_attempt_, [] {
-        return std::string(kInsertStatus) +
-               " ON CONFLICT (message_id) DO UPDATE SET attempts = message_status.attempts + 1, status = CASE WHEN "
-               "message_status.status IN ('completed', 'dead_lettered') THEN message_status.status ELSE "
-               "excluded.status END, error = excluded.error, updated_at = excluded.updated_at, traceparent = "
-               "coalesce(excluded.traceparent, message_status.traceparent) RETURNING attempts";
-      });
+      sqlite3_stmt* note = statement(
+          note_attempt_, [] { return std::string(kInsertStatus) + attempt_conflict_clause() + " RETURNING attempts"; });
       bind_status(note, status, 1);
       if (connection_->step(note)) attempts = sqlite3_column_int(note, 0);
       connection_->step(note);

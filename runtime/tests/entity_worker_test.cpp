@@ -226,6 +226,23 @@ class EntityWorkers : public ::testing::TestWithParam<bool> {
     return static_cast<std::int64_t>(info->State.Msgs);
   }
 
+  /// Takes a message of a durable consumer that has workers no more, and hands it back, so often.
+  void deliver(const std::string& durable, int times) {
+    nats::Subscription subscription;
+    jsSubOptions bind;
+    jsSubOptions_Init(&bind);
+    bind.Stream = "SHOP_INGEST";
+    nats::check(js_PullSubscribe(subscription.out(), connection_.handles().consume_js, "shop.ingest.thing",
+                                 durable.c_str(), nullptr, &bind, nullptr),
+                "subscribe");
+    for (int i = 0; i < times; ++i) {
+      natsMsgList list{};
+      nats::check(natsSubscription_Fetch(&list, subscription.get(), 1, 5'000, nullptr), "fetch");
+      nats::check(natsMsg_Nak(list.Msgs[0], nullptr), "nak");
+      natsMsgList_Destroy(&list);
+    }
+  }
+
   SqlClient sql() const { return SqlClient(url_); }
   std::int64_t count(const std::string& table) const {
     return std::stoll(sql().value("SELECT count(*) FROM \"" + table + "\""));
@@ -525,6 +542,23 @@ TEST_P(EntityWorkers, KilledAtAnyPointEveryMessageIsARowOnce) {
   EXPECT_EQ(sql().value("SELECT count(*) FROM message_status WHERE status = 'completed'"), std::to_string(kMessages));
   EXPECT_EQ(left("SHOP_DLQ"), 0);
   EXPECT_EQ(process.end(SIGTERM), 0);
+}
+
+/// What is written and comes again, as its acks were lost with the process, is not what ends the process.
+TEST_P(EntityWorkers, WhatIsARowIsBlamedForNoEndOfTheProcess) {
+  const std::string more = "max_deliver = 3\n";
+  auto running = worker(quick(), more);
+  for (int i = 0; i < 4; ++i) {
+    publish("thing", thing("a"), "copy" + std::to_string(i), {{"Pipegen-Message-Id", "m"}});
+    ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  }
+  running.reset();
+  publish("thing", thing("a"), "again", {{"Pipegen-Message-Id", "m"}});
+  deliver("thing-writers", 9);
+  running = worker(quick(), more);
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(left("SHOP_DLQ"), 0);
+  EXPECT_EQ(sql().value("SELECT status || ' ' || attempts FROM message_status WHERE message_id = 'm'"), "completed 1");
 }
 
 TEST_P(EntityWorkers, AMessageThatEndsTheProcessIsDeadLetteredAlone) {

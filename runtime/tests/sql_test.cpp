@@ -392,6 +392,9 @@ TEST_P(BothDatabases, StatusRowsAreWrittenWithTheRowsAndKeepTheirAttempts) {
   EXPECT_EQ(session->find_status("m2")->attempts, 0);
   EXPECT_EQ(session->find_status("m2")->error, "");
 
+  EXPECT_TRUE(session->write(batch, std::span(statuses).last(1)).empty());
+  EXPECT_EQ(session->find_status("m1")->attempts, 3) << "it was completed, and came again";
+  EXPECT_EQ(session->note_attempt(status_of("m1", MessageState::kProcessing)), 3);
   EXPECT_EQ(session->note_attempt(failed), 4);
   EXPECT_EQ(session->find_status("m1")->state, MessageState::kCompleted) << "what is completed stays so";
 
