@@ -91,7 +91,8 @@ void DeadLetterBox::replay(const DeadLetter& letter) {
     if (key.starts_with(kError) || key.starts_with(kOriginal) || key.starts_with("Nats-")) continue;
     if (!headers.try_emplace(key, value).second) headers[key] += ", " + value;  // RFC 9110, 5.3
   }
-  // One that had none was called by its place in its stream, which the dead letter's own id tells.
+  // Letters of older services do not say it: one without an id was called by its place in its stream, which the dead
+  // letter's own id told then.
   const std::string own = letter.header("Nats-Msg-Id");
   if (id.empty() && own.starts_with("dlq:")) id = own.substr(4);
   if (!id.empty()) headers["Pipegen-Message-Id"] = id;

@@ -29,7 +29,7 @@ class Dlq : public ::testing::Test {
 
   Result run(const std::string& arguments, const std::string& stream = "SHOP_DLQ") const {
     const std::string command =
-        "'" PIPEGEN_DLQ "' --stream " + stream + " --nats-url " + server_.url() + " " + arguments + " 2>&1";
+        "timeout 60 '" PIPEGEN_DLQ "' --stream " + stream + " --nats-url " + server_.url() + " " + arguments + " 2>&1";
     Result result;
     std::FILE* pipe = ::popen(command.c_str(), "r");
     for (int c; (c = std::fgetc(pipe)) != EOF;) result.output.push_back(static_cast<char>(c));
@@ -46,8 +46,8 @@ class Dlq : public ::testing::Test {
                           {"Pipegen-Error-Deliveries", "1"},
                           {"Pipegen-Version", "42"},
                           {"X-Mine", "kept"}};
-    headers.merge(more);
-    connection_.publish("dlq.shop." + stage, "{\"id\":\"" + id + "\"}", "dlq:IN:" + id, headers);
+    more.merge(headers);
+    connection_.publish("dlq.shop." + stage, "{\"id\":\"" + id + "\"}", "dlq:IN:" + id, more);
   }
 
   std::uint64_t stored(const std::string& stream) {
@@ -103,6 +103,28 @@ TEST_F(Dlq, ReplaysAMessageAsItWasAndTakesItOut) {
   EXPECT_EQ(run("replay --all --keep").output, "1 replayed\n");
   EXPECT_EQ(stored("IN"), 2u) << "the second replay of one is a duplicate";
   EXPECT_EQ(stored("SHOP_DLQ"), 1u);
+}
+
+TEST_F(Dlq, AReplayedMessageHasTheIdThatItHadBefore) {
+  const auto bury_as = [&](const std::string& id, nats::Headers headers) {
+    headers.insert({{"Pipegen-Error-Stage", "writer"}, {"Pipegen-Error-Subject", "in.order"}});
+    connection_.publish("dlq.shop.writer", "x", id, headers);
+  };
+  bury_as("dlq:writer:IN:1:2", {{"Pipegen-Message-Id", "named"}, {"Pipegen-Original-Nats-Msg-Id", "other"}});
+  // Of services that did not write it down:
+  bury_as("dlq:IN:3:4", {{"Pipegen-Original-Nats-Msg-Id", "given"}});
+  bury_as("dlq:IN:5:6", {});
+  const std::string listed = run("list --json").output;
+  EXPECT_EQ(run("replay --all").output, "3 replayed\n");
+  std::uint64_t sequence = 0;
+  for (const std::string id : {"named", "given", "IN:5:6"}) {
+    EXPECT_NE(listed.find("\"message_id\":\"" + id + "\""), std::string::npos) << listed;
+    nats::Message message;
+    nats::check(js_GetMsg(message.out(), connection_.handles().consume_js, "IN", ++sequence, nullptr, nullptr), id);
+    const char* value = nullptr;
+    ASSERT_EQ(natsMsgHeader_Get(message.get(), "Pipegen-Message-Id", &value), NATS_OK) << id;
+    EXPECT_EQ(value, id);
+  }
 }
 
 TEST_F(Dlq, WhatIsNoMessageIsNotReplayedAndStays) {

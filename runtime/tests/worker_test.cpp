@@ -310,6 +310,27 @@ TEST_F(WorkerTest, AMessageThatIsPublishedAgainIsTheSameMessage) {
   EXPECT_EQ(stored("OUT"), 1u);
 }
 
+TEST_F(WorkerTest, EachStageThatRefusesAMessageHasADeadLetterOfIt) {
+  std::vector<std::unique_ptr<Worker>> workers;
+  for (const std::string name : {"first", "second"}) {
+    Stage stage = make_stage([](std::string_view, Context&, Outbox&) { throw PermanentError("malformed"); });
+    stage.name = name;
+    stage.stream = "OUT";  // keeps what it has: each of the two gets it
+    stage.durable = name + "-workers";
+    stage.filter_subject = "out.shared";
+    stage.dead_letter_subject = "dlq.test." + name;
+    workers.push_back(start(std::move(stage)));
+  }
+  connection_.publish("out.shared", "x", "", {{"Pipegen-Message-Id", "one"}});
+  EXPECT_TRUE(eventually([&] { return stored("TEST_DLQ") == 2; }, 10s)) << stored("TEST_DLQ");
+  std::set<std::string> stages;
+  for (const Stored& letter : all("TEST_DLQ")) {
+    stages.insert(letter.headers.at("Pipegen-Error-Stage"));
+    EXPECT_EQ(letter.headers.at("Pipegen-Message-Id"), "one");
+  }
+  EXPECT_EQ(stages, (std::set<std::string>{"first", "second"}));
+}
+
 TEST_F(WorkerTest, APermanentErrorDeadLettersAtOnceWithItsReason) {
   nats::Subscription advisories;
   ASSERT_EQ(natsConnection_SubscribeSync(advisories.out(), connection_.handles().consume,
@@ -328,8 +349,9 @@ TEST_F(WorkerTest, APermanentErrorDeadLettersAtOnceWithItsReason) {
   EXPECT_EQ(dead[0].subject, "dlq.test.work");
   EXPECT_EQ(dead[0].payload, "bad");
   const auto& headers = dead[0].headers;
-  EXPECT_TRUE(headers.at("Nats-Msg-Id").starts_with("dlq:IN:2:")) << headers.at("Nats-Msg-Id");
+  EXPECT_TRUE(headers.at("Nats-Msg-Id").starts_with("dlq:work:IN:2:")) << headers.at("Nats-Msg-Id");
   EXPECT_EQ(headers.at("Pipegen-Original-Nats-Msg-Id"), "id-1");
+  EXPECT_EQ(headers.at("Pipegen-Message-Id"), "id-1");
   EXPECT_EQ(headers.at("X-Mine"), "kept");
   EXPECT_EQ(headers.at("Pipegen-Workflow-Id"), "job");
   EXPECT_EQ(headers.at("Pipegen-Error-Stage"), "work");

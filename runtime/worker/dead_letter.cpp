@@ -37,10 +37,12 @@ DeadLetters::Draft DeadLetters::draft(const Delivery& delivery, const DeadLetter
   Draft draft;
   HeaderList& headers = draft.headers;
   for (auto& [name, value] : nats::headers_of(delivery.message.get())) {
+    if (name == "Pipegen-Message-Id") continue;  // below
     headers.emplace_back(name.starts_with("Nats-") ? "Pipegen-Original-" + name : std::move(name), std::move(value));
   }
   draft.needed_from = headers.size();
   const auto stored = Timestamp(std::chrono::microseconds(delivery.key.stored_at / 1000));
+  headers.emplace_back("Pipegen-Message-Id", delivery.id());
   headers.emplace_back("Pipegen-Error-Stage", stage_.name);
   headers.emplace_back("Pipegen-Error-Class", header_value(reason.error_class));
   headers.emplace_back("Pipegen-Error-Message", header_value(reason.message));
@@ -51,9 +53,10 @@ DeadLetters::Draft DeadLetters::draft(const Delivery& delivery, const DeadLetter
   headers.emplace_back("Pipegen-Error-First-Seen", to_string(stored));
   headers.emplace_back("Pipegen-Error-Worker", worker_name());
   headers.insert(headers.end(), more.begin(), more.end());
-  // With the time, because sequences begin again in a stream that was deleted and made again.
-  draft.message_id = "dlq:" + std::string(delivery.stream) + ":" + std::to_string(delivery.key.sequence) + ":" +
-                     std::to_string(delivery.key.stored_at);
+  // With the stage, because several may refuse the same message; with the time, because sequences begin again in a
+  // stream that was deleted and made again.
+  draft.message_id = "dlq:" + stage_.name + ":" + std::string(delivery.stream) + ":" +
+                     std::to_string(delivery.key.sequence) + ":" + std::to_string(delivery.key.stored_at);
   return draft;
 }
 
