@@ -582,6 +582,11 @@ TEST(NatsEnsure, RefusesWhatCannotWork) {
   EXPECT_TRUE(has(error_of<ConfigError>([&] { nats::ensure(connection, {.streams = {leaky}}); }), "discard: new"));
   StreamSpec copies{.name = "COPIES", .subjects = {"copies"}, .replicas = 3};
   EXPECT_TRUE(has(error_of<ConfigError>([&] { nats::ensure(connection, {.streams = {copies}}); }), "replicas: 1"));
+  StreamSpec more_copies = stream_spec();
+  more_copies.replicas = 3;
+  const std::string no_cluster = error_of<ConfigError>([&] { nats::ensure(connection, {.streams = {more_copies}}); });
+  EXPECT_TRUE(has(no_cluster, "stream JOBS wants 3 replicas")) << no_cluster;
+  EXPECT_TRUE(has(no_cluster, "replicas: 1")) << no_cluster;
   error_of<ConfigError>([&] { nats::ensure(connection, {.key_values = {{.schema_name = "x", .name = "a.b"}}}); });
 }
 
