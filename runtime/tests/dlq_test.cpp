@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <string>
+#include <thread>
 
 #include "nats/handles.hpp"
 #include "pipegen/nats.hpp"
@@ -125,6 +127,30 @@ TEST_F(Dlq, AReplayedMessageHasTheIdThatItHadBefore) {
     ASSERT_EQ(natsMsgHeader_Get(message.get(), "Pipegen-Message-Id", &value), NATS_OK) << id;
     EXPECT_EQ(value, id);
   }
+}
+
+// More than the server sends ahead, so that the program still reads when what it replays comes back.
+TEST_F(Dlq, ReplaysWhatIsThereAndNotWhatComesMeanwhile) {
+  constexpr int kLetters = 200;
+  for (int i = 0; i < kLetters; ++i) {
+    bury(std::to_string(i), "writer", {{"X-Padding", std::string(50'000, 'x')}});
+  }
+  nats::Subscription replayed;
+  nats::check(natsConnection_SubscribeSync(replayed.out(), connection_.handles().consume, "in.order"), "in.order");
+  std::atomic<bool> done = false;
+  std::thread worker([&] {
+    for (int i = 0; !done;) {
+      nats::Message message;
+      if (natsSubscription_NextMsg(message.out(), replayed.get(), 20) == NATS_OK) {
+        bury("again-" + std::to_string(i++), "writer");
+      }
+    }
+  });
+  const Result result = run("replay --all");
+  done = true;
+  worker.join();
+  EXPECT_EQ(result.status, 0);
+  EXPECT_EQ(result.output, std::to_string(kLetters) + " replayed\n");
 }
 
 TEST_F(Dlq, WhatIsNoMessageIsNotReplayedAndStays) {
