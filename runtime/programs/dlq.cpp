@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/json_text.hpp"
 #include "pipegen/error.hpp"
 #include "pipegen/json.hpp"
 #include "pipegen/settings.hpp"
@@ -40,13 +41,14 @@ void print_line(const DeadLetter& letter, bool json) {
     out.begin_object();
     out.field("sequence", static_cast<std::int64_t>(letter.sequence));
     out.field("stored_at", letter.stored_at);
-    out.field("message_id", id_of(letter));
+    // Headers are octets: others may write them in any encoding.
+    out.field("message_id", pipegen::json::repaired_utf8(id_of(letter)));
     for (const auto& [field, name] : {std::pair{"stage", "Pipegen-Error-Stage"},
                                       {"subject", "Pipegen-Error-Subject"},
                                       {"class", "Pipegen-Error-Class"},
                                       {"error", "Pipegen-Error-Message"},
                                       {"deliveries", "Pipegen-Error-Deliveries"}}) {
-      out.field(field, letter.header(name));
+      out.field(field, pipegen::json::repaired_utf8(letter.header(name)));
     }
     out.end_object();
     std::cout << out.text() << '\n';

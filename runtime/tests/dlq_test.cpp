@@ -173,6 +173,16 @@ TEST_F(Dlq, DropsWhatIsNamedAndNothingElse) {
   EXPECT_EQ(run("drop").status, 2) << "nothing is named";
 }
 
+TEST_F(Dlq, ListsHeadersInAnyEncoding) {
+  bury("caf\xe9", "writer", {{"Pipegen-Error-Message", "na\xefve"}});
+  bury("second", "writer");
+  const Result result = run("list --json");
+  EXPECT_EQ(result.status, 0) << result.output;
+  EXPECT_NE(result.output.find("\"message_id\":\"caf\xef\xbf\xbd\""), std::string::npos) << result.output;
+  EXPECT_NE(result.output.find("\"error\":\"na\xef\xbf\xbdve\""), std::string::npos) << result.output;
+  EXPECT_NE(result.output.find("\"message_id\":\"second\""), std::string::npos) << result.output;
+}
+
 TEST_F(Dlq, SaysWhatIsWrongInOneLine) {
   const Result result = run("list", "NOT_THERE");
   EXPECT_EQ(result.status, 1);
