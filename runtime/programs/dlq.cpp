@@ -103,12 +103,14 @@ int for_each_meant(DeadLetterBox& box, const Options& options, const char* done,
     box.each({.stage = options.stage}, one);
   } else {
     for (const std::uint64_t sequence : options.sequences) {
-      if (const auto letter = box.find(sequence)) {
+      const auto letter = box.find(sequence);
+      if (letter && (options.stage.empty() || letter->header("Pipegen-Error-Stage") == options.stage)) {
         one(*letter);
-      } else {
-        std::cerr << "pipegen dlq: there is no dead letter " << sequence << '\n';
-        ++bad;
+        continue;
       }
+      std::cerr << "pipegen dlq: there is no dead letter " << sequence
+                << (options.stage.empty() ? "" : " of " + options.stage) << '\n';
+      ++bad;
     }
   }
   std::cout << good << ' ' << done << (bad > 0 ? ", " + std::to_string(bad) + " not" : "") << '\n';

@@ -173,6 +173,20 @@ TEST_F(Dlq, DropsWhatIsNamedAndNothingElse) {
   EXPECT_EQ(run("drop").status, 2) << "nothing is named";
 }
 
+TEST_F(Dlq, TouchesOnlyWhatIsOfTheStageThatIsNamed) {
+  bury("a", "writer");
+  bury("b", "other");
+  for (const char* what : {"replay", "drop"}) {
+    const Result result = run(std::string(what) + " 1 2 --stage other" + (what[0] == 'r' ? " --keep" : ""));
+    EXPECT_EQ(result.status, 1);
+    EXPECT_NE(result.output.find("there is no dead letter 1 of other\n"), std::string::npos) << result.output;
+    EXPECT_NE(result.output.find("1 " + std::string(what)), std::string::npos) << result.output;
+  }
+  EXPECT_EQ(stored("IN"), 1u);
+  EXPECT_EQ(run("list --json").output.find("\"sequence\":2"), std::string::npos);
+  EXPECT_EQ(stored("SHOP_DLQ"), 1u);
+}
+
 TEST_F(Dlq, ListsHeadersInAnyEncoding) {
   bury("caf\xe9", "writer", {{"Pipegen-Error-Message", "na\xefve"}});
   bury("second", "writer");
