@@ -62,7 +62,7 @@ void print_line(const DeadLetter& letter, bool json) {
 
 int list(DeadLetterBox& box, const Options& options) {
   std::size_t count = 0;
-  box.each({.stage = options.stage}, [&](const DeadLetter& letter) {
+  box.each({.stage = options.stage, .headers_only = true}, [&](const DeadLetter& letter) {
     if (count == 0 && !options.json) {
       std::cout << std::left << std::setw(8) << "SEQ" << std::setw(29) << "TIME" << std::setw(20) << "STAGE"
                 << std::setw(38) << "MESSAGE"

@@ -197,6 +197,21 @@ TEST_F(Dlq, ListsHeadersInAnyEncoding) {
   EXPECT_NE(result.output.find("\"message_id\":\"second\""), std::string::npos) << result.output;
 }
 
+TEST_F(Dlq, AListDoesNotFetchTheContent) {
+  bury("first", "writer");
+  nats::Subscription requests;
+  nats::check(natsConnection_SubscribeSync(requests.out(), connection_.handles().consume, "$JS.API.CONSUMER.>"),
+              "them");
+  EXPECT_NE(run("list").output.find("first"), std::string::npos);
+  std::string consumer;
+  while (consumer.find("\"config\"") == std::string::npos) {
+    nats::Message request;
+    ASSERT_EQ(natsSubscription_NextMsg(request.out(), requests.get(), 5'000), NATS_OK) << "no consumer was asked for";
+    consumer = nats::payload_of(request.get());
+  }
+  EXPECT_NE(consumer.find("\"headers_only\":true"), std::string::npos) << consumer;
+}
+
 TEST_F(Dlq, SaysWhatIsWrongInOneLine) {
   const Result result = run("list", "NOT_THERE");
   EXPECT_EQ(result.status, 1);
