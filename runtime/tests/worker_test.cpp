@@ -404,6 +404,20 @@ TEST_F(WorkerTest, AMessageThatJustFitsTheServerCanStillBeDeadLettered) {
   EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Cut"), std::to_string(limit - 200));
 }
 
+TEST_F(WorkerTest, AMessageWithAsManyHeadersAsTheServerTakesCanStillBeDeadLettered) {
+  auto worker = start(make_stage([](std::string_view, Context&, Outbox&) { throw PermanentError("no"); }));
+  send("x", {{"X-Mine", std::string(65'400, 'x')}});
+  connection_.publish("in.a", "y", std::string(65'400, 'y'));
+  ASSERT_TRUE(all_acked());
+  auto dead = all("TEST_DLQ");
+  ASSERT_EQ(dead.size(), 2u);
+  if (dead[0].payload != "x") std::swap(dead[0], dead[1]);
+  EXPECT_EQ(dead[1].payload, "y");
+  EXPECT_EQ(dead[0].payload, "x");
+  EXPECT_EQ(dead[0].headers.at("Pipegen-Message-Id"), "id-0");
+  EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Message"), "no");
+}
+
 TEST_F(WorkerTest, ATransientErrorIsTriedAgainWithItsDelayAndDeadLetteredAfterMaxDeliver) {
   std::mutex mutex;
   std::vector<Clock::time_point> calls;
