@@ -117,6 +117,8 @@ TEST_F(CommandLine, generate_all_writes_the_workspace_and_says_how_to_build_it) 
   EXPECT_FALSE(files.contains("pipegen-runtime/tests/CMakeLists.txt"));
   EXPECT_NE(outcome.out.find(std::to_string(files.size() - 1) + " created"), std::string::npos) << outcome.out;
   EXPECT_NE(outcome.out.find("cmake -S services -B services/build && cmake --build services/build"), std::string::npos);
+  put("services/build/CMakeCache.txt", "PIPEGEN_SERVICES:STRING=speaker\n");
+  EXPECT_NE(pipegen({"generate-all"}).out.find(" -B services/build -DPIPEGEN_SERVICES=ALL && "), std::string::npos);
 }
 
 TEST_F(CommandLine, generating_again_changes_nothing) {
