@@ -220,7 +220,7 @@ void plan_service(const Pipeline& pipeline, const Service& service, const Needs&
 void plan_workspace(const Pipeline& pipeline, Plan& plan) {
   json service_views = json::array();
   json sections = json::array();
-  json secrets = json::array();
+  json worker_secrets = json::array();
   std::map<std::string, std::string> nats_settings;
   int api_port = 0;
   std::string jobs;
@@ -231,8 +231,8 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
     }
     const auto section = entry.at("section").get<std::string>();
     const bool is_api = entry.contains("port");
-    const json own_secrets = is_api ? json::array() : entry.at("secrets");
-    secrets.insert(secrets.end(), own_secrets.begin(), own_secrets.end());
+    const json own_secrets = is_api ? json::array({upper_case(section + "_tokens")}) : entry.at("secrets");
+    if (!is_api) worker_secrets.insert(worker_secrets.end(), own_secrets.begin(), own_secrets.end());
     service_views.push_back({{"name", name},
                              {"environment", upper_case(section)},
                              {"components", components},
@@ -258,7 +258,7 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
                      {"project", pipeline.cpp_name},
                      {"schema", pipeline.origin.file},
                      {"services", service_views},
-                     {"secrets", secrets},
+                     {"worker_secrets", worker_secrets},
                      {"nats_settings", nats_lines},
                      {"sections", sections},
                      {"jobs", jobs},
