@@ -129,6 +129,11 @@ json stage_secrets(const Stage& stage) {
   return names;
 }
 
+/// PostgreSQL keeps names of users that begin with pg_ to itself.
+std::string database_user(const Pipeline& pipeline) {
+  return pipeline.cpp_name.starts_with("pg_") ? "pipegen" : pipeline.cpp_name;
+}
+
 }  // namespace
 
 Service service_of(const Stage& stage) {
@@ -173,8 +178,9 @@ std::string dead_letter_stream(const Pipeline& pipeline) { return pipeline.const
 std::string to_string(Database database) { return database == Database::kSqlite ? "sqlite" : "postgresql"; }
 
 std::string default_database_url(const Pipeline& pipeline, Database database) {
-  return database == Database::kSqlite ? "sqlite:" + pipeline.name + ".db"
-                                       : "postgresql://" + pipeline.cpp_name + "@127.0.0.1:5432/" + pipeline.cpp_name;
+  return database == Database::kSqlite
+             ? "sqlite:" + pipeline.name + ".db"
+             : "postgresql://" + database_user(pipeline) + "@127.0.0.1:5432/" + pipeline.cpp_name;
 }
 
 void plan_service(const Pipeline& pipeline, const Service& service, const Needs& needs, const json& base, Plan& plan) {
@@ -256,6 +262,7 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
   const std::optional<Database> database = database_of(plan.services);
   const json view = {{"pipeline", pipeline.name},
                      {"project", pipeline.cpp_name},
+                     {"database_user", database_user(pipeline)},
                      {"schema", pipeline.origin.file},
                      {"services", service_views},
                      {"worker_secrets", worker_secrets},

@@ -172,6 +172,24 @@ TEST_F(CommandLine, the_database_is_remembered_and_choosing_another_changes_ever
   EXPECT_EQ(pipegen({"generate-all", "--schema", "shop.yaml", "--database", "oracle"}).code, 2);
 }
 
+TEST_F(CommandLine, no_user_of_the_database_has_a_name_that_postgresql_keeps_to_itself) {
+  for (const auto& [pipeline, user] : {std::pair{"pg-shop", "pipegen"}, std::pair{"shop", "shop"}}) {
+    std::string schema = kShop;
+    schema.replace(schema.find("pipeline: shop"), 14, "pipeline: " + std::string(pipeline));
+    put("shop.yaml", schema);
+    fs::remove_all("services");
+    ASSERT_EQ(pipegen({"generate-all", "--schema", "shop.yaml", "--database", "postgresql"}).code, 0);
+    const std::string compose = read("services/docker-compose.yml");
+    EXPECT_NE(compose.find("POSTGRES_USER: " + std::string(user) + "\n"), std::string::npos) << compose;
+    EXPECT_NE(compose.find("\"-U\", \"" + std::string(user) + "\""), std::string::npos) << compose;
+    for (const char* file : {"docker-compose.yml", "project.toml", ".env.example"}) {
+      EXPECT_NE(read("services/" + std::string(file)).find("postgresql://" + std::string(user) + "@"),
+                std::string::npos)
+          << file;
+    }
+  }
+}
+
 /// A variable of the environment, as it was before once this ends.
 class Variable {
  public:
