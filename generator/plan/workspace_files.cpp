@@ -89,7 +89,12 @@ json nats_settings(const Pipeline& pipeline, const Needs& needs) {
   return names;
 }
 
-json entity_worker_settings() { return {setting("batch_size", "500"), setting("worker_pool_size", "2")}; }
+json entity_worker_settings(Database database) {
+  json lines = json::array({setting("batch_size", "500")});
+  // SQLite has one writer at a time, and so has the worker.
+  if (database == Database::kPostgresql) lines.push_back(setting("worker_pool_size", "2"));
+  return lines;
+}
 
 json stage_settings(const Stage& stage) {
   json lines = json::array();
@@ -217,7 +222,7 @@ void plan_service(const Pipeline& pipeline, const Service& service, const Needs&
     entry["settings"] = stage_settings(stage->second);
     entry["secrets"] = stage_secrets(stage->second);
   } else {
-    entry["settings"] = entity_worker_settings();
+    entry["settings"] = entity_worker_settings(links("sqlite") ? Database::kSqlite : Database::kPostgresql);
     entry["secrets"] = json::array();
   }
   plan.services[service.name] = std::move(entry);

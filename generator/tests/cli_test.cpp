@@ -148,6 +148,7 @@ TEST_F(CommandLine, the_database_is_remembered_and_choosing_another_changes_ever
   ASSERT_EQ(pipegen({"generate-worker", "--schema", "shop.yaml"}).code, 0);
   EXPECT_NE(read("services/entity-worker/generated/worker.cpp").find("open_sqlite"), std::string::npos);
   EXPECT_NE(read("services/project.toml").find("url = \"sqlite:shop.db\""), std::string::npos);
+  EXPECT_EQ(read("services/project.toml").find("worker_pool_size"), std::string::npos) << "SQLite has one writer";
 
   ASSERT_EQ(pipegen({"generate-worker", "--schema", "shop.yaml", "--database", "postgresql"}).code, 0);
   ASSERT_EQ(pipegen({"generate-ingest-api", "--schema", "shop.yaml"}).code, 0);
@@ -155,6 +156,7 @@ TEST_F(CommandLine, the_database_is_remembered_and_choosing_another_changes_ever
   EXPECT_NE(read("services/ingest-api/generated/api.cpp").find("find_message_in_postgresql"), std::string::npos);
   EXPECT_NE(read("services/ingest-api/CMakeLists.txt").find("pipegen::postgresql"), std::string::npos);
   EXPECT_NE(read("services/project.toml").find("url = \"postgresql://"), std::string::npos);
+  EXPECT_NE(read("services/project.toml").find("worker_pool_size = 2"), std::string::npos);
   EXPECT_NE(read("services/docker-compose.yml").find("\n  postgres:\n"), std::string::npos);
 
   // Of one service the other hears.
