@@ -57,7 +57,7 @@ std::set<std::string> language_packages(const Stage& stage) {
   return names;
 }
 
-json package_list(const std::vector<std::string>& components, bool run, std::set<std::string> names = {}) {
+json package_list(const std::vector<std::string>& components, bool run, std::set<std::string> names) {
   for (const Packages& entry : packages()) {
     if (std::ranges::find(components, entry.component) == components.end()) continue;
     for (const std::string_view name : run ? entry.run : entry.build) names.emplace(name);
@@ -198,9 +198,14 @@ void plan_service(const Pipeline& pipeline, const Service& service, const Needs&
   view["has_user_sources"] = base.at("is_custom").get<bool>() || base.at("has_transforms").get<bool>();
   view["has_sqlite"] = links("sqlite");
   view["has_database"] = links("sqlite") || links("postgresql");
-  view["build_packages"] = package_list(service.components, false);
-  view["run_packages"] =
-      package_list(service.components, true, is_stage ? language_packages(stage->second) : std::set<std::string>{});
+  std::set<std::string> build, run;
+  if (is_stage) {
+    build = stage->second.build_packages;
+    run = stage->second.run_packages;
+    run.merge(language_packages(stage->second));
+  }
+  view["build_packages"] = package_list(service.components, false, std::move(build));
+  view["run_packages"] = package_list(service.components, true, std::move(run));
   view["section"] = service.section;
   view["environment"] = upper_case(service.section);
   view["port"] = pipeline.ingest && service.is_api ? pipeline.ingest->port : kAdminPort;
