@@ -346,7 +346,8 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
   for (const json& bucket : types["buckets"]) needs.buckets.insert(bucket["name"].get<std::string>());
   if (stage.collect) needs.key_values.insert(stage.collect->state);
 
-  std::string doc = stage.doc.empty() ? "Handles one " + stage.consumes + "." : stage.doc;
+  std::string doc =
+      stage.doc.empty() ? (stage.collect ? "Handles a group of " : "Handles one ") + stage.consumes + "." : stage.doc;
   json base = {{"service", service.name},
                {"namespace", service.cpp_name},
                {"pipeline", pipeline.name},

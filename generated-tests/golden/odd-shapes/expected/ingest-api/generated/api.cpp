@@ -99,24 +99,21 @@ BookScanned books_event(std::string_view fields, const std::string&, const std::
 }
 
 std::string post_book_scanned(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_book_scanned);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_book_scanned, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_sound_made(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_sound_made);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_sound_made, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_tick(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_tick);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_tick, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 }  // namespace
