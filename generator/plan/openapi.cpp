@@ -171,7 +171,7 @@ json refusals() {
           {"503", ref("responses", "Unavailable")}};
 }
 
-json upload_operation(const UploadSpec& upload, const std::vector<ClientField>& fields) {
+json upload_operation(const UploadSpec& upload, const std::vector<ClientField>& fields, bool has_workflow) {
   json parameters = json::array({ref("parameters", "IdempotencyKey")});
   json form = {{"file", {{"type", "string"}, {"contentMediaType", "application/octet-stream"}}}};
   for (const ClientField& field : fields) {
@@ -183,10 +183,11 @@ json upload_operation(const UploadSpec& upload, const std::vector<ClientField>& 
   if (upload.media_types.empty()) bodies["application/octet-stream"] = {{"schema", json::object()}};
   bodies["multipart/form-data"] = {
       {"schema", {{"type", "object"}, {"properties", form}, {"required", json::array({"file"})}}}};
-  json responses = {{"202", ref("responses", "Started")}};
+  json responses = {{"202", ref("responses", has_workflow ? "Started" : "Stored")}};
   responses.update(refusals());
   return {{"operationId", "upload_" + upload.name},
-          {"summary", "Stores the body and starts a workflow."},
+          {"summary", has_workflow ? "Stores the body and starts a workflow."
+                                   : "Stores the body and publishes a " + upload.produces + "."},
           {"parameters", parameters},
           {"requestBody", {{"required", true}, {"content", bodies}}},
           {"responses", responses}};
@@ -428,8 +429,9 @@ json shared_parameters() {
 }
 
 json shared_responses() {
-  json started = answer("Accepted: the object and the message are stored.",
-                        content("application/json", ref("schemas", kAccepted)));
+  const json stored = answer("Accepted: the object and the message are stored.",
+                             content("application/json", ref("schemas", kAccepted)));
+  json started = stored;
   started["headers"] = {{"Location", {{"description", "Where the workflow's state is."}, {"schema", text()}}}};
   const json retry = retry_after();
   json in_progress = problem("A request with this Idempotency-Key is being worked on.");
@@ -437,6 +439,7 @@ json shared_responses() {
   json unavailable = problem("This cannot be done now; try again later.");
   unavailable["headers"] = retry;
   return {{"Started", started},
+          {"Stored", stored},
           {"Published", answer("Accepted: the message is stored in its stream.",
                                content("application/json", ref("schemas", kAccepted)))},
           {"Malformed", problem("The request is malformed.")},
@@ -479,9 +482,9 @@ std::string openapi(const Pipeline& pipeline, const std::map<std::string, std::v
   for (const UploadSpec& upload : pipeline.ingest->uploads) {
     const auto& client_fields = fields.at(upload.name);
     for (const ClientField& field : client_fields) add_schemas(field.field->type, schemas);
-    paths[upload.path]["post"] = upload_operation(upload, client_fields);
-    // Without a workflow id nobody could ask.
-    if (status_bucket(pipeline).empty()) continue;
+    const bool has_workflow = !status_bucket(pipeline).empty();
+    paths[upload.path]["post"] = upload_operation(upload, client_fields, has_workflow);
+    if (!has_workflow) continue;
     paths[upload.path + "/{workflow_id}"]["get"] = status_operation(upload);
     if (upload.result) {
       paths[upload.path + "/{workflow_id}/" + upload.result->as]["get"] = result_operation(upload);
