@@ -21,7 +21,7 @@ if("core" IN_LIST PIPEGEN_COMPONENTS)
 
   find_package(benchmark QUIET)
   if(benchmark_FOUND)
-    add_executable(json_benchmark json_benchmark.cpp)
+    add_executable(json_benchmark EXCLUDE_FROM_ALL json_benchmark.cpp)
     target_link_libraries(json_benchmark PRIVATE pipegen::core pipegen_flags benchmark::benchmark_main)
   endif()
 endif()
