@@ -310,6 +310,29 @@ TEST_F(Workspace, paths_that_lead_out_of_it_are_refused) {
   EXPECT_FALSE(fs::exists(folder_ / "evil"));
 }
 
+TEST_F(Workspace, a_journal_moves_nothing_but_staged_files) {
+  put(folder_ / "outside/file", "mine");
+  const std::string absolute = (folder_ / "outside/file").string();
+  for (const std::string& staged : {absolute, std::string("../../../outside/file"), std::string()}) {
+    put(root_ / ".pipegen/journal",
+        nlohmann::json{{"pipegen", 1}, {"moves", {{staged, "stolen", ""}}}, {"removals", nlohmann::json::array()}}
+            .dump());
+    EXPECT_NE(error_of(kFiles).find("is damaged"), std::string::npos) << staged;
+    EXPECT_EQ(read(folder_ / "outside/file"), "mine") << staged;
+    EXPECT_FALSE(fs::exists(root_ / "stolen")) << staged;
+  }
+}
+
+TEST_F(Workspace, a_link_in_place_of_the_staging_folder_costs_nothing_that_it_leads_to) {
+  put(folder_ / "outside/0", "mine");
+  fs::create_directories(root_ / ".pipegen");
+  fs::create_directory_symlink(folder_ / "outside", root_ / ".pipegen/staging");
+  EXPECT_NE(error_of(kFiles).find("staging is in the way"), std::string::npos);
+  put(root_ / ".pipegen/journal", R"({"pipegen":1,"moves":[["0","stolen",""]],"removals":[]})");
+  EXPECT_NE(error_of(kFiles).find("staging is in the way"), std::string::npos);
+  EXPECT_EQ(snapshot(folder_ / "outside"), (Snapshot{{"0", "mine"}}));
+}
+
 TEST_F(Workspace, files_and_folders_in_the_way_are_named) {
   put(root_ / "tts", "a file");
   EXPECT_NE(error_of(kFiles).find("needs a folder of that name"), std::string::npos);

@@ -198,6 +198,11 @@ auto said_as_workspace_error(Work work) {
 
 void finish_interrupted_run(const fs::path& root) {
   const Places places(root);
+  // A link there may come with somebody else's repository: what it leads to is neither ours to move nor to remove.
+  if (const auto about = disk::status(places.staging); about && !S_ISDIR(about->st_mode)) {
+    throw WorkspaceError(places.staging.string() +
+                         " is in the way: pipegen needs a folder of that name. Remove it, and run this again.");
+  }
   if (const auto text = disk::read(places.journal)) apply(root, Journal::parse(*text, places.journal));
   if (disk::status(places.new_journal)) disk::remove(places.new_journal);
   remove_staging(places);
