@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "cli/generate.hpp"
+#include "schema/names.hpp"
 
 namespace pipegen::gen {
 namespace {
@@ -119,6 +120,15 @@ TEST_F(CommandLine, generate_all_writes_the_workspace_and_says_how_to_build_it) 
   EXPECT_NE(outcome.out.find("cmake -S services -B services/build && cmake --build services/build"), std::string::npos);
   put("services/build/CMakeCache.txt", "PIPEGEN_SERVICES:STRING=speaker\n");
   EXPECT_NE(pipegen({"generate-all"}).out.find(" -B services/build -DPIPEGEN_SERVICES=ALL && "), std::string::npos);
+}
+
+TEST_F(CommandLine, no_stage_is_called_like_a_folder_of_the_workspace) {
+  ASSERT_EQ(pipegen({"generate-all"}).code, 0);
+  for (const auto& entry : fs::directory_iterator("services")) {
+    const std::string name = entry.path().filename().string();
+    if (name == "speaker" || name == "listener" || !is_kebab_name(name)) continue;
+    EXPECT_NE(reserved_stage_name(name), "") << name;
+  }
 }
 
 TEST_F(CommandLine, generating_again_changes_nothing) {
