@@ -334,7 +334,7 @@ struct Pipeline {
   std::string cpp_name;                   // "pdf_to_audio"
   std::string constant;                   // "PDF_TO_AUDIO"
   std::vector<std::string> workflow_id;   // path, {"header", "workflow_id"}; empty when there is none
-  std::string root_file;                  // file name of the schema that generation started from
+  std::string root_file;                  // the schema that generation started from, as in `origin`
   Origin origin;                          // of `pipeline:`
   std::map<std::string, Record> records;  // of `types:`, and one for each event with `fields:`
   std::map<std::string, Enum> enums;

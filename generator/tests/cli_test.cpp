@@ -283,6 +283,21 @@ TEST_F(CommandLine, a_persist_stage_has_a_worker_of_its_own_and_the_others_share
   EXPECT_NE(read("services/entity-worker/generated/worker.cpp").find("read_order"), std::string::npos);
 }
 
+TEST_F(CommandLine, entities_and_stages_of_a_file_below_the_pipelines_get_their_workers) {
+  put("events.yaml", std::string(kEvents) + "pipeline: demo\nworkflow_id: job_id\n");
+  put("sub/orders.yaml",
+      "pipegen: v1\nimport: ../events.yaml\n"
+      "entities: {Order: {key: [id], fields: {id: string}}}\n"
+      "stages: {listener: {consumes: SoundReady, uses: custom}}\n");
+  const Outcome outcome = pipegen({"generate-worker", "--schema", "sub/orders.yaml"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(fs::exists("services/listener"));
+  EXPECT_TRUE(fs::exists("services/entity-worker"));
+  const Outcome api = pipegen({"generate-ingest-api", "--schema", "sub/orders.yaml"});
+  EXPECT_EQ(api.code, 1);
+  EXPECT_NE(api.err.find("sub/orders.yaml: error: "), std::string::npos) << api.err;
+}
+
 TEST_F(CommandLine, a_transform_is_written_once_and_one_that_comes_later_is_declared) {
   const auto shop = [](const std::string& fields) {
     return "pipegen: v1\npipeline: shop\nentities:\n  Order:\n    key: [id]\n    fields:\n      id: string\n" + fields;

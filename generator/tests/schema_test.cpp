@@ -145,7 +145,7 @@ TEST(Schema, StagesOfTheRootFileAreKnown) {
   EXPECT_EQ(clean(load(example())).root_stages, std::vector<std::string>{});
   const Pipeline from_stage = clean(load(example(), "stages/tts.yaml"));
   EXPECT_EQ(from_stage.root_stages, std::vector<std::string>{"time"});
-  EXPECT_EQ(from_stage.root_file, "tts.yaml");
+  EXPECT_EQ(from_stage.root_file, "stages/tts.yaml");
   EXPECT_EQ(from_stage.stages.at("time").origin.file, "stages/tts.yaml") << "as seen from the pipeline's file";
   EXPECT_EQ(from_stage.events.at("FinalEvent").origin.file, "events.yaml");
 }
