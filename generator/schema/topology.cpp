@@ -79,7 +79,12 @@ std::optional<std::vector<SubjectPart>> parse_subject(Resolution& r, const Node&
     }
     start = end + 1;
   }
-  if (!parts.front().is_placeholder && (parts.front().text == "dlq" || parts.front().text.starts_with("_INBOX"))) {
+  if (parts.front().is_placeholder) {
+    return fail(0, parts.front().text.size() + 2,
+                "a subject begins with a word: its stream would overlap those of NATS itself and of the dead letters",
+                "write one before the placeholder: orders.{region}.created");
+  }
+  if (parts.front().text == "dlq" || parts.front().text.starts_with("_INBOX")) {
     r.report.error(code::kReserved, node.span,
                    "subjects that begin with " + in_quotes(parts.front().text) + " are taken",
                    parts.front().text == "dlq" ? "dead letters go there" : "NATS sends replies there");
