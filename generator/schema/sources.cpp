@@ -454,9 +454,21 @@ class Binder {
         }
         continue;  // absent, though the consumed event may have it
       }
-      if (auto expression = value_of(r_, value, field.type, field.optional, consumed_, in_quotes(key.text))) {
-        set_.emplace(key.text, std::move(*expression));
-      }
+      auto expression = value_of(r_, value, field.type, field.optional, consumed_, in_quotes(key.text));
+      if (!expression) continue;
+      if (expression->kind == Expression::Kind::kLiteral) check_rules(field, expression->literal, value.span);
+      set_.emplace(key.text, std::move(*expression));
+    }
+  }
+
+  /// Whoever consumes the event would refuse it.
+  void check_rules(const Field& field, const Literal& literal, const Span& span) {
+    for (const std::string& rule : broken_rules(field, literal)) {
+      r_.report
+          .error(code::kMisfit, span,
+                 "this breaks the " + in_quotes(rule) + " of " + in_quotes(produced_.name + "." + field.name),
+                 "nobody could consume such an event: write another value")
+          .notes.push_back({r_.field_spans.at({produced_.name, field.name}), "the field"});
     }
   }
 
