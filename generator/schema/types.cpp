@@ -660,14 +660,15 @@ class Containment {
   explicit Containment(Resolution& r) : r_(r) {}
 
   void check() {
-    for (const auto& [name, record] : r_.pipeline.records) visit(record);
+    for (const auto& [name, record] : r_.pipeline.records) visit(record, Span{});
   }
 
  private:
-  void visit(const Record& record) {
+  /// `from`: the field that holds it, if one does.
+  void visit(const Record& record, const Span& from) {
     if (done_.contains(record.name)) return;
     if (path_.size() > 100) {
-      r_.report.error(code::kTooLarge, r_.field_spans.begin()->second, "records are nested more than 100 levels deep");
+      r_.report.error(code::kTooLarge, from, "records are nested more than 100 levels deep");
       return;
     }
     path_.push_back(record.name);
@@ -681,7 +682,7 @@ class Containment {
                         in_quotes(field.type.name) + " would contain itself: " + circle + field.type.name,
                         "use list<" + field.type.name + ">, or name the other by its key");
       } else if (const auto inner = r_.pipeline.records.find(field.type.name); inner != r_.pipeline.records.end()) {
-        visit(inner->second);
+        visit(inner->second, r_.field_spans.at({record.name, field.name}));
       }
     }
     path_.pop_back();

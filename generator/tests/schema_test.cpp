@@ -663,6 +663,17 @@ TEST(BadInput, GetsADiagnosticAndNothingElse) {
   }
 }
 
+TEST(BadInput, RecordsNestedTooDeeplyAreSaidOfTheFieldThatHoldsOneMore) {
+  std::string text = "pipegen: v1\npipeline: p\ntypes:\n  A: {fields: {innocent: string}}\n";
+  for (int i = 1000; i < 1102; ++i) {
+    text += "  R" + std::to_string(i) + ": {fields: {next: " + (i < 1101 ? "R" + std::to_string(i + 1) : "A") + "}}\n";
+  }
+  const Loaded loaded = load_text(text);
+  ASSERT_EQ(loaded.diagnostics.size(), 1u) << said(loaded).substr(0, 500);
+  EXPECT_EQ(loaded.diagnostics[0].code, "PG0105");
+  EXPECT_EQ(loaded.diagnostics[0].span.line, 5 + 100) << "R1000 is in line 5, and 101 records are as many as can be";
+}
+
 TEST(BadInput, OfManyEntitiesIsReadInNoTime) {
   const auto number = [](int i) { return std::to_string(i); };
   const std::string head = "pipegen: v1\npipeline: p\nentities:\n";
