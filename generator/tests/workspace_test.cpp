@@ -344,6 +344,10 @@ TEST_F(Workspace, files_and_folders_in_the_way_are_named) {
   EXPECT_NE(error_of(kFiles).find("is not a folder"), std::string::npos);
 }
 
+TEST_F(Workspace, the_root_of_the_file_system_is_none) {
+  for (const char* root : {"/", "/.", "/tmp/../"}) EXPECT_THROW(Lock{root}, WorkspaceError) << root;
+}
+
 TEST_F(Workspace, a_damaged_or_foreign_manifest_is_refused_with_advice) {
   put(root_ / ".pipegen/manifest.json", "<<<<<<< HEAD\n");
   EXPECT_NE(error_of(kFiles).find("is damaged"), std::string::npos);

@@ -407,6 +407,10 @@ class Write {
 
 Lock::Lock(const fs::path& root, std::chrono::milliseconds patience) : root_(root.lexically_normal()) {
   if (!root_.has_filename() && root_.has_parent_path()) root_ = root_.parent_path();  // "services/"
+  std::error_code unknown;
+  if (const fs::path real = fs::weakly_canonical(root_, unknown); !unknown && real == "/") {
+    throw WorkspaceError(root_.string() + " is the root of the file system: choose another --output");
+  }
   said_as_workspace_error([&] { acquire(patience); });
   try {
     said_as_workspace_error([&] { finish_interrupted_run(root_); });
