@@ -24,6 +24,9 @@ Entry entry(const Node* map, std::string_view key) {
   return {};
 }
 
+/// A program that says what is wrong with its arguments, and a server that answers so, become part of an error.
+constexpr const char* kGivenAway = "what a program or a server gets";
+
 class Binder {
  public:
   Binder(Resolution& r, const Action& action, const StageText& text, Stage& stage)
@@ -137,6 +140,7 @@ class Binder {
         if (auto value = value_of(r_, node, Type{.kind = parameter.type, .name = {}, .element = {}}, true, consumed_,
                                   parameter_what(parameter))) {
           if (value->kind == Expression::Kind::kLiteral && !is_choice(parameter, node)) return;
+          if (refuse_sensitive_value(*value, node.span, kGivenAway)) return;
           stage_.arguments.push_back({std::string(parameter.name), std::move(*value), ""});
         }
         return;
@@ -284,7 +288,8 @@ class Binder {
                         "choose another name");
       } else if (node.items[i].is_null()) {
         r_.report.error(code::kNoValue, key.span, what + " has no value", "give it one, or remove it");
-      } else if (auto value = named_value(r_, node.items[i], consumed_, what)) {
+      } else if (auto value = named_value(r_, node.items[i], consumed_, what);
+                 value && !refuse_sensitive_value(*value, node.items[i].span, kGivenAway)) {
         argument.values.emplace(key.text, std::move(*value));
       }
     }
@@ -461,6 +466,13 @@ class Binder {
     }
   }
 
+  /// Reports a value of which a part would show itself where it is used; true when it did.
+  bool refuse_sensitive_value(const Expression& value, const Span& span, const std::string& where) {
+    return refuse_sensitive(r_, value.path, span, where) ||
+           std::ranges::any_of(
+               value.parts, [&](const Expression::Part& part) { return refuse_sensitive(r_, part.path, span, where); });
+  }
+
   /// Whoever consumes the event would refuse it.
   void check_rules(const Field& field, const Literal& literal, const Span& span) {
     for (const std::string& rule : broken_rules(field, literal)) {
@@ -487,11 +499,7 @@ class Binder {
                       "letters, digits, '_' and '-'");
       return;
     }
-    std::vector<const FieldPath*> paths{&expression->path};
-    for (const Expression::Part& part : expression->parts) paths.push_back(&part.path);
-    for (const FieldPath* path : paths) {
-      if (refuse_sensitive(r_, *path, value.span, "a subject")) return;
-    }
+    if (refuse_sensitive_value(*expression, value.span, "a subject")) return;
     set_.emplace(key.text, std::move(*expression));
   }
 
