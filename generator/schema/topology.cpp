@@ -19,10 +19,10 @@ Storage storage(Resolution& r, const MapView& map) {
   return choice && *choice == 1 ? Storage::kMemory : Storage::kFile;
 }
 
-template <typename T>
-T duration_or(Resolution& r, const MapView& map, const char* key, T otherwise) {
-  const Node* node = map.find(key);
-  return node != nullptr ? r.values.duration(*node, in_quotes(key)).value_or(otherwise) : otherwise;
+std::chrono::milliseconds max_age(Resolution& r, const MapView& map) {
+  const Node* node = map.find("max_age");
+  const auto none = std::chrono::milliseconds(0);
+  return node != nullptr ? r.values.duration(*node, "'max_age'", kLeastOfServer).value_or(none) : none;
 }
 
 int replicas(Resolution& r, const MapView& map) {
@@ -313,13 +313,13 @@ void resolve_streams(Resolution& r) {
                        "write discard: new, so that publishers wait, or retention: limits");
       }
     }
-    stream.max_age = duration_or(r, map, "max_age", stream.max_age);
+    stream.max_age = max_age(r, map);
     stream.max_bytes = max_bytes(r, map);
     if (const Node* node = map.find("max_messages")) {
       stream.max_messages = r.values.integer(*node, "'max_messages'", 1, kMost).value_or(0);
     }
     if (const Node* node = map.find("duplicate_window")) {
-      const auto window = r.values.duration(*node, "'duplicate_window'");
+      const auto window = r.values.duration(*node, "'duplicate_window'", kLeastOfServer);
       stream.duplicate_window = window.value_or(kLeastDuplicateWindow);
       if (window && stream.max_age.count() > 0 && *window > stream.max_age) {
         r.report.error(code::kStreamOptions, node->span, "'duplicate_window' is longer than 'max_age'",
@@ -372,7 +372,7 @@ void resolve_buckets(Resolution& r) {
     bucket.name = name;
     bucket.origin = {declaration.file->origin};
     bucket.storage = storage(r, map);
-    bucket.max_age = duration_or(r, map, "max_age", bucket.max_age);
+    bucket.max_age = max_age(r, map);
     bucket.max_bytes = max_bytes(r, map);
     bucket.replicas = replicas(r, map);
     if (const Node* doc = map.find("doc")) r.values.text(*doc, "'doc'");
