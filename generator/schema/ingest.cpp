@@ -224,7 +224,7 @@ void resolve_ingest(Resolution& r) {
   Ingest ingest;
   ingest.origin = {declaration.file->origin};
   if (const Node* port = map.find("port"))
-    ingest.port = static_cast<int>(r.values.integer(*port, "'port'", 0, 65535).value_or(8080));
+    ingest.port = static_cast<int>(r.values.integer(*port, "'port'", 1, 65535).value_or(8080));
   std::vector<std::pair<UploadSpec, Span>> uploads;
   if (const Node* node = map.find("uploads")) {
     if (const MapView all(r.report, *node, "'uploads'", declaration.key->span, {}); all) {
