@@ -526,6 +526,37 @@ TEST_F(CommandLine, import_says_what_keeps_it_from_it_and_writes_nothing) {
   EXPECT_FALSE(fs::exists("entities.yaml"));
 }
 
+TEST_F(CommandLine, import_takes_no_file_of_anybody_away) {
+  put("old/a.yaml", "entity: {name: A, fields: [{name: a, type: String}], persistence: {primary_key: a}}\n");
+  put("entities.yaml.new", "mine");
+  fs::create_directories("taken/schema.yaml");
+  const Outcome imported = pipegen({"import", "--entities", "old"});
+  EXPECT_EQ(imported.code, 0) << imported.err;
+  EXPECT_EQ(read("entities.yaml.new"), "mine");
+  EXPECT_EQ(pipegen({"import", "--entities", "old", "--output", "taken/schema.yaml", "--force"}).code, 1);
+  EXPECT_EQ(std::distance(fs::directory_iterator("taken"), {}), 1) << "what could not be moved is gone";
+}
+
+TEST_F(CommandLine, import_says_which_folder_cannot_be_read) {
+  const Outcome long_name = pipegen({"import", "--entities", std::string(300, 'a')});
+  EXPECT_EQ(long_name.code, 1);
+  EXPECT_EQ(long_name.err.find("internal error"), std::string::npos) << long_name.err;
+  fs::create_directory("closed");
+  fs::permissions("closed", fs::perms::none);
+  fs::permissions(folder_, fs::perms::owner_all | fs::perms::group_exec | fs::perms::others_exec);
+  const bool is_root = ::geteuid() == 0;  // who may read everything
+  if (is_root) {
+    ASSERT_EQ(::seteuid(65534), 0);
+  }
+  const Outcome closed = pipegen({"import", "--entities", "closed"});
+  if (is_root) {
+    ASSERT_EQ(::seteuid(0), 0);
+  }
+  fs::permissions("closed", fs::perms::owner_all);
+  EXPECT_EQ(closed.code, 1);
+  EXPECT_EQ(closed.err, "pipegen: closed cannot be read: Permission denied\n");
+}
+
 TEST_F(CommandLine, paths_with_spaces_are_quoted_for_the_shell) {
   const Outcome outcome = pipegen({"generate-all", "--output", "my services"});
   EXPECT_NE(outcome.out.find("cmake -S 'my services' -B 'my services/build'"), std::string::npos) << outcome.out;
