@@ -128,9 +128,8 @@ enum class Delivery { kJetStream, kQueue, kBroadcast, kRequestReply };
 
 /// Where a field path leads: "header.workflow_id" is {header, workflow_id}; `optional` if any step is.
 struct FieldPath {
-  std::vector<std::string> names;   // as the schema writes them
-  std::vector<bool> step_optional;  // per step
-  Type type;                        // of the last
+  std::vector<std::string> names;  // as the schema writes them
+  Type type;                       // of the last
   bool optional = false;
   bool sensitive = false;  // if any step is
 };

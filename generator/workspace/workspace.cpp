@@ -496,11 +496,4 @@ Services existing_services(const fs::path& root, const std::string& pipeline) {
   return std::move(manifest.services);
 }
 
-void recover(const fs::path& root) {
-  const Places places(root);
-  const bool left_something = disk::status(places.journal) || disk::status(places.new_journal) ||
-                              disk::status(places.staging) || disk::status(places.lock);
-  if (left_something) const Lock lock(root);
-}
-
 }  // namespace pipegen::gen
