@@ -168,9 +168,7 @@ void resolve_event(Resolution& r, const std::string& name, const Declaration& de
   if (const Node* doc = map.find("doc")) event.doc = r.values.text(*doc, "'doc'").value_or("");
   event.delivery = resolve_delivery(r, map);
 
-  const auto has = [&](std::string_view key) {
-    return value.is_map() && std::ranges::any_of(value.keys, [&](const Node& each) { return each.text == key; });
-  };
+  const auto has = [&](std::string_view key) { return key_of(value, key) != nullptr; };
   if (has("record") && has("fields")) {
     r.report.error(code::kEventShape, declaration.key->span, named("event", name) + " has both 'fields' and 'record'",
                    "keep one of them");

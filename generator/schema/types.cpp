@@ -886,9 +886,7 @@ void resolve_types(Resolution& r) {
   for (const auto& [name, declaration] : r.declared.table(Section::kTypes)) {
     const Node& value = *declaration.value;
     const MapView map(r.report, value, named("type", name), declaration.key->span, {"doc", "fields", "enum"});
-    const auto has = [&](std::string_view key) {
-      return value.is_map() && std::ranges::any_of(value.keys, [&](const Node& each) { return each.text == key; });
-    };
+    const auto has = [&](std::string_view key) { return key_of(value, key) != nullptr; };
     if (has("enum") && has("fields")) {
       r.report.error(code::kType, declaration.key->span, "a type has either 'fields' or 'enum', not both");
     }
