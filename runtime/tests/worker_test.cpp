@@ -27,6 +27,7 @@
 #include "nats/handles.hpp"
 #include "pipegen/json.hpp"
 #include "support/nats_server.hpp"
+#include "worker/collect.hpp"
 #include "worker/consumer.hpp"
 #include "worker/worker.hpp"
 
@@ -1027,6 +1028,28 @@ TEST_F(WorkerTest, FailuresAreCountedFromOneWorkerToTheNext) {
 
 // ---------------------------------------------------------------------------------------------------- fan-in
 
+/// The machine's clock, put forward. `asked` hears of every look at the time of day: collecting writes it into what it
+/// is about to store.
+class AheadClock : public AnyClock {
+ public:
+  explicit AheadClock(std::chrono::hours ahead, std::function<void()> asked = {})
+      : ahead_(ahead), asked_(std::move(asked)) {}
+  TimePoint now() const override { return real().now(); }
+  Timestamp wall_time() const override {
+    if (asked_) asked_();
+    return real().wall_time() + ahead_;
+  }
+
+ protected:
+  void wait(std::condition_variable& changed, std::unique_lock<std::mutex>& lock, TimePoint end) const override {
+    changed.wait_until(lock, end);
+  }
+
+ private:
+  const std::chrono::hours ahead_;
+  const std::function<void()> asked_;
+};
+
 TEST_F(WorkerTest, AGroupIsJoinedOnceByThreeWorkersFromShuffledAndRepeatedItems) {
   std::atomic<int> joins = 0;
   const auto join = [&](const std::vector<std::string>& payloads, Context&, Outbox& outbox) {
@@ -1174,6 +1197,29 @@ TEST_F(WorkerTest, AnExpiredGroupKeepsAllItsItemsHoweverManyTheyAre) {
         "book " + std::to_string(index) + " 9 " + (index < 8 ? ballast : std::string(900'000, '"'));
     EXPECT_NE(dead.find(item), std::string::npos) << "item " << index << " is lost";
   }
+  EXPECT_EQ(KeyValue(connection_, "TEST_STATE").keys("book.item.*").size(), 0u);
+}
+
+TEST_F(WorkerTest, AnItemThatIsAckedWhileItsGroupExpiresIsInADeadLetter) {
+  const auto stage = make_collecting_stage([](const std::vector<std::string>&, Context&, Outbox&) {});
+  auto worker = start(stage);
+  send("book 1 3");
+  ASSERT_TRUE(all_acked());
+  int asked = 0;
+  // First to see that the group is late, then for the time at which it expires.
+  const AheadClock clock(2h, [&] {
+    if (++asked != 2) return;
+    send("book 2 3");
+    EXPECT_TRUE(all_acked());
+  });
+  worker::DeadLetters dead_letters(connection_, stage);
+  const auto round = worker::Collector(connection_, stage, clock).expire(dead_letters);
+  EXPECT_GE(asked, 2);
+  ASSERT_EQ(round.expired.size(), 1u);
+  std::string dead;
+  for (const auto& one : all("TEST_DLQ")) dead += one.payload;
+  EXPECT_NE(dead.find("book 1 3"), std::string::npos) << dead;
+  EXPECT_NE(dead.find("book 2 3"), std::string::npos) << dead;
   EXPECT_EQ(KeyValue(connection_, "TEST_STATE").keys("book.item.*").size(), 0u);
 }
 

@@ -208,6 +208,12 @@ std::optional<Collector::Group> Collector::find(const std::string& token) {
   return parse_group(*entry);
 }
 
+std::vector<KeyValue::Entry> Collector::items_of(const std::string& token) {
+  auto items = state_.entries(token + ".item.*");
+  std::sort(items.begin(), items.end(), [](const auto& a, const auto& b) { return index_of(a) < index_of(b); });
+  return items;
+}
+
 bool Collector::move(const std::string& token, Group& group, std::string state, std::string owner) {
   Group moved = group;
   moved.state = std::move(state);
@@ -285,8 +291,7 @@ void Collector::take(std::string_view payload, Context& context, CallOutbox& out
 
 /// False when another worker that has the same message in hand was faster.
 bool Collector::join(const std::string& token, Group& group, Context& context, CallOutbox& outbox) {
-  auto items = state_.entries(token + ".item.*");
-  std::sort(items.begin(), items.end(), [](const auto& a, const auto& b) { return index_of(a) < index_of(b); });
+  auto items = items_of(token);
   if (items.size() != static_cast<std::size_t>(group.count)) {
     throw TransientError("group " + group.name + " has " + std::to_string(items.size()) + " of " +
                          std::to_string(group.count) + " items in its bucket");
@@ -383,13 +388,13 @@ std::optional<Collector::Expired> Collector::expire(const std::string& token, Gr
   const bool forgotten = (group.state == kOpen || group.is_begun()) && present - group.changed_at > patience;
   if (!late && !left_behind && !forgotten) return std::nullopt;
 
-  auto items = state_.entries(token + ".item.*");
-  std::sort(items.begin(), items.end(), [](const auto& a, const auto& b) { return index_of(a) < index_of(b); });
   // Complete: the message that completed it is in somebody's hand, and joins it.
-  const bool complete = items.size() >= static_cast<std::size_t>(group.count);
+  const bool complete = state_.count(token + ".item.*") >= static_cast<std::size_t>(group.count);
   if (group.state == kOpen && complete && !forgotten) return std::nullopt;
   if (!move(token, group, std::string(kExpiring), group.owner)) return std::nullopt;
 
+  // Only now: whoever stored an item before it may not have seen that, and has acked it.
+  const auto items = items_of(token);
   std::vector<std::int64_t> missing;
   auto item = items.begin();
   for (std::int64_t index = 1; index <= group.count; ++index) {
@@ -400,11 +405,13 @@ std::optional<Collector::Expired> Collector::expire(const std::string& token, Gr
     }
   }
   std::string reason;
-  if (missing.empty()) {
-    reason = "all " + std::to_string(group.count) + " items came, but the message that was to join them is gone";
-  } else {
+  if (!missing.empty()) {
     reason = (missing.size() == 1 ? "item " : "items ") + list_text(missing) + " of " + std::to_string(group.count) +
              " never came within " + duration_text(collect_.expires);
+  } else if (complete) {
+    reason = "all " + std::to_string(group.count) + " items came, but the message that was to join them is gone";
+  } else {
+    reason = "all " + std::to_string(group.count) + " items came, but not within " + duration_text(collect_.expires);
   }
   reason += " (group " + group.name + ")";
   publish_parts(token, group, items, missing, reason, dead_letters);
