@@ -24,17 +24,44 @@ std::int64_t index_of(const KeyValue::Entry& entry) {
   return index;
 }
 
-/// "3", "3 and 7", "3, 7 and 9"; long lists end in "and 12 more".
-std::string list_text(const std::vector<std::int64_t>& numbers) {
+/// Which of the items 1 to `count` are not there. As ranges, and few of them: only a message says how large its group
+/// is.
+struct Missing {
+  std::int64_t count = 0;
+  std::string text;  // "3", "1-4 and 7", "3, 7 and 9"; long lists end in "and 12 more"
+};
+
+/// `items` are in order of index.
+Missing missing_of(const std::vector<KeyValue::Entry>& items, std::int64_t count) {
   constexpr std::size_t kNamed = 20;
-  std::string text;
-  const std::size_t named = std::min(numbers.size(), kNamed);
-  for (std::size_t i = 0; i < named; ++i) {
-    if (i > 0) text += i + 1 == numbers.size() ? " and " : ", ";
-    text += std::to_string(numbers[i]);
+  struct Range {
+    std::int64_t first, last;
+    std::int64_t size() const { return last - first + 1; }
+  };
+  std::vector<Range> ranges;
+  std::int64_t last = 0;
+  for (const auto& item : items) {
+    const std::int64_t index = index_of(item);
+    if (index - last > 1) ranges.push_back({last + 1, index - 1});
+    last = std::max(last, index);
   }
-  if (numbers.size() > named) text += " and " + std::to_string(numbers.size() - named) + " more";
-  return text;
+  if (last < count) ranges.push_back({last + 1, count});
+
+  Missing missing;
+  std::int64_t unnamed = 0;
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    const Range& range = ranges[i];
+    missing.count += range.size();
+    if (i >= kNamed) {
+      unnamed += range.size();
+      continue;
+    }
+    if (i > 0) missing.text += i + 1 == ranges.size() ? " and " : ", ";
+    missing.text += std::to_string(range.first);
+    if (range.size() > 1) missing.text += "-" + std::to_string(range.last);
+  }
+  if (unnamed > 0) missing.text += " and " + std::to_string(unnamed) + " more";
+  return missing;
 }
 
 std::string duration_text(std::chrono::milliseconds time) {
@@ -395,18 +422,10 @@ std::optional<Collector::Expired> Collector::expire(const std::string& token, Gr
 
   // Only now: whoever stored an item before it may not have seen that, and has acked it.
   const auto items = items_of(token);
-  std::vector<std::int64_t> missing;
-  auto item = items.begin();
-  for (std::int64_t index = 1; index <= group.count; ++index) {
-    if (item != items.end() && index_of(*item) == index) {
-      ++item;
-    } else {
-      missing.push_back(index);
-    }
-  }
+  const Missing missing = missing_of(items, group.count);
   std::string reason;
-  if (!missing.empty()) {
-    reason = (missing.size() == 1 ? "item " : "items ") + list_text(missing) + " of " + std::to_string(group.count) +
+  if (missing.count > 0) {
+    reason = (missing.count == 1 ? "item " : "items ") + missing.text + " of " + std::to_string(group.count) +
              " never came within " + duration_text(collect_.expires);
   } else if (complete) {
     reason = "all " + std::to_string(group.count) + " items came, but the message that was to join them is gone";
@@ -414,7 +433,7 @@ std::optional<Collector::Expired> Collector::expire(const std::string& token, Gr
     reason = "all " + std::to_string(group.count) + " items came, but not within " + duration_text(collect_.expires);
   }
   reason += " (group " + group.name + ")";
-  publish_parts(token, group, items, missing, reason, dead_letters);
+  publish_parts(token, group, items, missing.text, reason, dead_letters);
   remove_items(token);
   move(token, group, std::string(kExpired), group.owner);
   return Expired{group.name, group.workflow_id, reason};
@@ -422,17 +441,17 @@ std::optional<Collector::Expired> Collector::expire(const std::string& token, Gr
 
 /// What did come, so that nothing is lost: in as many dead letters as it takes.
 void Collector::publish_parts(const std::string& token, const Group& group, const std::vector<KeyValue::Entry>& items,
-                              const std::vector<std::int64_t>& missing, const std::string& reason,
-                              DeadLetters& dead_letters) {
+                              const std::string& missing, const std::string& reason, DeadLetters& dead_letters) {
   const auto room = static_cast<std::size_t>(std::max<std::int64_t>(connection_.max_payload(), 0));
   const std::size_t most = room > 0 ? std::min<std::size_t>(512u << 10, room / 2) : 512u << 10;
+  const std::size_t frame = group.name.size() * 6 + missing.size() + 256;  // in JSON, without the items
   std::vector<std::vector<const KeyValue::Entry*>> parts(1);
-  std::size_t size = 0;
+  std::size_t size = frame;
   for (const auto& item : items) {
     const std::size_t more = item.value.size() * 2 + 64;
     if (size + more > most && !parts.back().empty()) {
       parts.emplace_back();
-      size = 0;
+      size = frame;
     }
     parts.back().push_back(&item);
     size += more;

@@ -68,7 +68,7 @@ class Collector {
   void remove_items(const std::string& token);
   std::optional<Expired> expire(const std::string& token, Group& group, DeadLetters& dead_letters);
   void publish_parts(const std::string& token, const Group& group, const std::vector<KeyValue::Entry>& items,
-                     const std::vector<std::int64_t>& missing, const std::string& reason, DeadLetters& dead_letters);
+                     const std::string& missing, const std::string& reason, DeadLetters& dead_letters);
 
   nats::Connection& connection_;
   const Stage& stage_;
