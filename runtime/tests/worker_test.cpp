@@ -29,6 +29,7 @@
 #include "support/nats_server.hpp"
 #include "worker/collect.hpp"
 #include "worker/consumer.hpp"
+#include "worker/context.hpp"
 #include "worker/worker.hpp"
 
 extern char** environ;
@@ -1050,6 +1051,39 @@ class AheadClock : public AnyClock {
   const std::function<void()> asked_;
 };
 
+/// A message in hand, always the same one, without a worker around it.
+struct CollectCall {
+  struct InterruptedOutbox : worker::CallOutbox {
+    using CallOutbox::CallOutbox;
+    void publish(Outgoing event) override {
+      if (const auto interruption = std::exchange(before_publish, {})) interruption();
+      CallOutbox::publish(std::move(event));
+    }
+    std::function<void()> before_publish;  // the first event
+  };
+  CollectCall(nats::Connection& connection, const Stage& stage, Metrics& metrics)
+      : stores(connection, stage.topology),
+        publisher(connection, metrics.counter("repeated", "")),
+        sent(metrics, stage.name),
+        context(message(), stage, settings, log, stores, Clock::now() + 1min, {}),
+        outbox(publisher, sent, settings, stage, context.message(), {}) {}
+  ~CollectCall() { publisher.close(); }
+  static MessageInfo message() {
+    MessageInfo info;
+    info.id = "message";
+    info.workflow_id = "job";
+    return info;
+  }
+
+  Settings settings;
+  Logger log;
+  worker::Stores stores;
+  worker::Publisher publisher;
+  worker::SentCounters sent;
+  worker::CallContext context;
+  InterruptedOutbox outbox;
+};
+
 TEST_F(WorkerTest, AGroupIsJoinedOnceByThreeWorkersFromShuffledAndRepeatedItems) {
   std::atomic<int> joins = 0;
   const auto join = [&](const std::vector<std::string>& payloads, Context&, Outbox& outbox) {
@@ -1241,6 +1275,38 @@ TEST_F(WorkerTest, AnExpiredGroupNamesWhatIsMissingHoweverMuchThatIs) {
   }
   KeyValue state(connection_, "TEST_STATE");
   EXPECT_TRUE(eventually([&] { return state.keys("*.item.*").empty(); }));
+}
+
+Stage make_stage_of_two_events() {
+  return make_collecting_stage([](const std::vector<std::string>&, Context&, Outbox& outbox) {
+    outbox.publish(output("first"));
+    outbox.publish(output("second"));
+  });
+}
+
+TEST_F(WorkerTest, AGroupIsDoneAlsoWhenAnotherWorkerTookItsMessageMeanwhile) {
+  const Stage stage = make_stage_of_two_events();
+  worker::Collector collector(connection_, stage);
+  CollectCall slow(connection_, stage, metrics_), other(connection_, stage, metrics_);
+  other.outbox.before_publish = [] { throw Cancelled("stopped"); };
+  slow.outbox.before_publish = [&] { EXPECT_THROW(collector.take("g 1 1", other.context, other.outbox), Cancelled); };
+  collector.take("g 1 1", slow.context, slow.outbox);
+  EXPECT_EQ(stored("OUT"), 2u);
+  KeyValue state(connection_, "TEST_STATE");
+  EXPECT_NE(state.get("g.group")->value.find(R"("state":"done")"), std::string::npos) << state.get("g.group")->value;
+  EXPECT_EQ(state.keys("g.>").size(), 1u);
+}
+
+TEST_F(WorkerTest, AGroupThatAnotherWorkerEndedMeanwhileIsNoFailureOfItsMessage) {
+  const Stage stage = make_stage_of_two_events();
+  worker::Collector collector(connection_, stage);
+  CollectCall slow(connection_, stage, metrics_), other(connection_, stage, metrics_);
+  slow.outbox.before_publish = [&] { collector.take("g 1 1", other.context, other.outbox); };
+  EXPECT_NO_THROW(collector.take("g 1 1", slow.context, slow.outbox));
+  EXPECT_TRUE(slow.outbox.has_status()) << "it would write that it made less than it did";
+  slow.outbox.wait_stored();
+  EXPECT_EQ(stored("OUT"), 2u);
+  EXPECT_EQ(KeyValue(connection_, "TEST_STATE").keys("g.>").size(), 1u);
 }
 
 TEST_F(WorkerTest, ACompleteGroupWhoseMessageIsGoneExpiresToo) {

@@ -235,6 +235,12 @@ std::optional<Collector::Group> Collector::find(const std::string& token) {
   return parse_group(*entry);
 }
 
+/// Two workers may have the group's message in hand at a time: the slower one finds things gone.
+bool Collector::is_done(const std::string& token) {
+  const auto group = find(token);
+  return group && group->state == kDone;
+}
+
 std::vector<KeyValue::Entry> Collector::items_of(const std::string& token) {
   auto items = state_.entries(token + ".item.*");
   std::sort(items.begin(), items.end(), [](const auto& a, const auto& b) { return index_of(a) < index_of(b); });
@@ -320,6 +326,7 @@ void Collector::take(std::string_view payload, Context& context, CallOutbox& out
 bool Collector::join(const std::string& token, Group& group, Context& context, CallOutbox& outbox) {
   auto items = items_of(token);
   if (items.size() != static_cast<std::size_t>(group.count)) {
+    if (is_done(token)) return false;
     throw TransientError("group " + group.name + " has " + std::to_string(items.size()) + " of " +
                          std::to_string(group.count) + " items in its bucket");
   }
@@ -353,6 +360,7 @@ void Collector::publish(const std::string& token, Group& group, Context& context
     const Group::Event& event = group.events[i];
     auto payload = state_.get(Group::event_key(token, group.attempt, i));
     if (!payload) {
+      if (is_done(token)) return outbox.set_has_status();
       throw TransientError("event " + std::to_string(i + 1) + " of " + std::to_string(group.events.size()) +
                            " that group " + group.name + " was joined to is no longer in its bucket");
     }
@@ -364,7 +372,12 @@ void Collector::publish(const std::string& token, Group& group, Context& context
   // Before the group is done: after that, a redelivery no longer knows what was made.
   publish_done_status(stage_, context.message(), outbox);
   outbox.wait_stored();
-  move(token, group, std::string(kDone), group.owner);
+  while (!move(token, group, std::string(kDone), group.owner)) {
+    auto current = find(token);
+    // Otherwise it has ended, and whoever saw to that takes care of what it leaves.
+    if (!current || current->state != kPublishing || current->attempt != group.attempt) return;
+    group = *std::move(current);  // only its time was changed
+  }
   remove_items(token);
 }
 

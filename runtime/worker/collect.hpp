@@ -59,6 +59,7 @@ class Collector {
   static Group parse_group(const KeyValue::Entry& entry);
   static std::string to_json(const Group& group);
   std::optional<Group> find(const std::string& token);
+  bool is_done(const std::string& token);
   /// In order of index.
   std::vector<KeyValue::Entry> items_of(const std::string& token);
   bool move(const std::string& token, Group& group, std::string state, std::string owner);
