@@ -87,7 +87,7 @@ json topology_view(const Pipeline& pipeline, const Needs& needs, bool idempotenc
   stream_views.push_back({{"lines",
                            {".name = " + cpp_string(dead_letter_stream(pipeline)),
                             ".subjects = {" + cpp_string("dlq." + pipeline.name + ".>") + "}",
-                            ".max_age = " + cpp_duration(std::chrono::hours(24 * 30))}}});
+                            ".max_age = " + cpp_duration(kDeadLettersKept)}}});
 
   json object_views = json::array();
   for (const std::string& name : needs.buckets) {

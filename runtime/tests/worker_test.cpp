@@ -1309,6 +1309,59 @@ TEST_F(WorkerTest, AGroupThatAnotherWorkerEndedMeanwhileIsNoFailureOfItsMessage)
   EXPECT_EQ(KeyValue(connection_, "TEST_STATE").keys("g.>").size(), 1u);
 }
 
+TEST_F(WorkerTest, AGroupThatEndedIsForgottenAndOneThatFailedIsKeptForAReplay) {
+  std::atomic<bool> broken = true;
+  const auto stage = make_collecting_stage([&](const std::vector<std::string>& payloads, Context&, Outbox& outbox) {
+    if (broken && payloads[0].starts_with("bad")) throw PermanentError("cannot be joined");
+    outbox.publish(output(std::to_string(payloads.size())));
+  });
+  auto worker = start(stage);
+  send("good 1 1");
+  send("bad 1 2");
+  send("bad 2 2");
+  ASSERT_TRUE(all_acked());
+  const auto dead = all("TEST_DLQ");
+  ASSERT_EQ(dead.size(), 1u);
+  KeyValue state(connection_, "TEST_STATE");
+  state.put("good.item.1", "left behind");
+
+  worker::DeadLetters dead_letters(connection_, stage);
+  const auto expire = [&](std::chrono::hours ahead) {
+    const AheadClock clock(ahead);
+    return worker::Collector(connection_, stage, clock).expire(dead_letters).expired.size();
+  };
+  EXPECT_EQ(expire(1h), 0u);
+  EXPECT_TRUE(state.get("good.group"));
+  EXPECT_EQ(expire(29 * 24h), 0u);
+  EXPECT_EQ(state.keys("good.>").size(), 0u);
+  EXPECT_EQ(state.keys("bad.>").size(), 3u);
+
+  broken = false;
+  send(dead[0].payload);
+  ASSERT_TRUE(all_acked());
+  EXPECT_EQ(all("OUT").back().payload, "2");
+  EXPECT_EQ(stored("TEST_DLQ"), 1u);
+}
+
+TEST_F(WorkerTest, AReplayedItemWhoseGroupTheServerForgotExpiresIntoTheDeadLetters) {
+  const auto stage = make_collecting_stage(
+      [](const std::vector<std::string>&, Context&, Outbox&) { throw PermanentError("cannot be joined"); });
+  auto worker = start(stage);
+  send("book 1 2");
+  send("book 2 2");
+  ASSERT_TRUE(all_acked());
+  KeyValue state(connection_, "TEST_STATE");
+  for (const auto& key : state.keys("book.item.*")) state.purge(key);  // as its max_age does
+  send("book 2 2");
+  ASSERT_TRUE(all_acked());
+  worker::DeadLetters dead_letters(connection_, stage);
+  const AheadClock clock(2h);
+  EXPECT_EQ(worker::Collector(connection_, stage, clock).expire(dead_letters).expired.size(), 1u);
+  const auto dead = all("TEST_DLQ").back();
+  EXPECT_EQ(dead.headers.at("Pipegen-Error-Message"), "item 1 of 2 never came within 1h (group book)");
+  EXPECT_NE(dead.payload.find("book 2 2"), std::string::npos) << dead.payload;
+}
+
 TEST_F(WorkerTest, ACompleteGroupWhoseMessageIsGoneExpiresToo) {
   std::atomic<int> joins = 0;
   auto stage = make_collecting_stage(

@@ -16,6 +16,8 @@ constexpr std::string_view kOpen = "open", kJoining = "joining", kPublishing = "
 
 /// A worker that began to expire a group and has not ended within this time has died.
 constexpr auto kExpiringPatience = std::chrono::minutes(1);
+/// In one round, which takes about a millisecond each: the end of the process waits for it.
+constexpr std::size_t kMostForgotten = 1'000;
 
 std::int64_t index_of(const KeyValue::Entry& entry) {
   const std::string_view token = std::string_view(entry.key).substr(entry.key.rfind('.') + 1);
@@ -308,6 +310,8 @@ void Collector::take(std::string_view payload, Context& context, CallOutbox& out
     // The group may have ended between the look at it and the item, which then is in nobody's list.
     group = find(token);
     if (group && is_over()) state_.purge(key);
+    // The bucket no longer has what it was to be joined from: it expires, with this item.
+    if (group && group->state == kFailed) move(token, *group, std::string(kOpen), "");
     return;
   }
 
@@ -401,6 +405,7 @@ void Collector::failed(const Delivery& delivery) {
 
 Collector::Round Collector::expire(DeadLetters& dead_letters) {
   Round round;
+  std::size_t forgotten = 0;
   for (const KeyValue::Entry& entry : state_.entries("*.group")) {
     Group group;
     try {
@@ -413,9 +418,24 @@ Collector::Round Collector::expire(DeadLetters& dead_letters) {
       round.expired.push_back(std::move(*one));
     } else if (group.state == kOpen || group.is_begun()) {
       ++round.open;
+    } else if (forgotten < kMostForgotten && forget_if_old(token, group)) {
+      ++forgotten;
     }
   }
   return round;
+}
+
+/// Of a group that has ended only the word about it is kept, for items that come late; that too is looked at in every
+/// round.
+bool Collector::forget_if_old(const std::string& token, const Group& group) {
+  if (group.state != kDone && group.state != kExpired) return false;
+  if (clock_.wall_time() - group.changed_at <= 2 * collect_.expires) return false;
+  // Listed before the group is gone and purged after it: a new group of this name keeps its own.
+  auto left = state_.entries(token + ".item.*");
+  for (auto& event : state_.entries(token + ".event.*")) left.push_back(std::move(event));
+  if (!state_.purge(token + ".group", group.revision)) return false;
+  for (const KeyValue::Entry& entry : left) state_.purge(entry.key, entry.revision);
+  return true;
 }
 
 std::optional<Collector::Expired> Collector::expire(const std::string& token, Group& group, DeadLetters& dead_letters) {
