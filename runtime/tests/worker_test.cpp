@@ -27,6 +27,7 @@
 #include "nats/handles.hpp"
 #include "pipegen/json.hpp"
 #include "support/nats_server.hpp"
+#include "support/soak.hpp"
 #include "worker/collect.hpp"
 #include "worker/consumer.hpp"
 #include "worker/context.hpp"
@@ -531,7 +532,7 @@ TEST_F(WorkerTest, GoesOnWhenTheServerWasKilledAndLosesNothing) {
   for (const int at : {700, 1'500, 2'300}) {
     EXPECT_TRUE(eventually([&] { return accepted >= at; }, 60s));
     server_.kill(SIGKILL);
-    std::this_thread::sleep_for(300ms);  // long enough for everybody to notice
+    EXPECT_TRUE(eventually([&] { return !connection_.connected() && !worker->readiness().ready; }));
     server_.start();
   }
   producer.join();
@@ -1234,6 +1235,26 @@ TEST_F(WorkerTest, AnExpiredGroupKeepsAllItsItemsHoweverManyTheyAre) {
   EXPECT_EQ(KeyValue(connection_, "TEST_STATE").keys("book.item.*").size(), 0u);
 }
 
+TEST_F(WorkerTest, AnExpiredGroupNamesWhatIsMissingHoweverMuchThatIs) {
+  auto worker = start(make_collecting_stage([](const std::vector<std::string>&, Context&, Outbox&) {}, 3s));
+  send("huge 5 2147483647");
+  for (int index = 2; index <= 50; index += 2) send("holes " + std::to_string(index) + " 300000");
+  ASSERT_TRUE(all_acked());
+  ASSERT_TRUE(eventually([&] { return stored("TEST_DLQ") == 2; }));
+  for (const auto& dead : all("TEST_DLQ")) {
+    EXPECT_FALSE(dead.headers.contains("Pipegen-Error-Cut"));
+    const std::string missing = dead.payload.starts_with(R"({"group":"huge")")
+                                    ? "1-4 and 6-2147483647"
+                                    : "1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39 and "
+                                      "299955 more";
+    EXPECT_NE(dead.payload.find(R"("missing":")" + missing + '"'), std::string::npos) << dead.payload;
+    EXPECT_TRUE(dead.headers.at("Pipegen-Error-Message").starts_with("items " + missing + " of "))
+        << dead.headers.at("Pipegen-Error-Message");
+  }
+  KeyValue state(connection_, "TEST_STATE");
+  EXPECT_TRUE(eventually([&] { return state.keys("*.item.*").empty(); }));
+}
+
 TEST_F(WorkerTest, AnItemThatIsAckedWhileItsGroupExpiresIsInADeadLetter) {
   const auto stage = make_collecting_stage([](const std::vector<std::string>&, Context&, Outbox&) {});
   auto worker = start(stage);
@@ -1255,26 +1276,6 @@ TEST_F(WorkerTest, AnItemThatIsAckedWhileItsGroupExpiresIsInADeadLetter) {
   EXPECT_NE(dead.find("book 1 3"), std::string::npos) << dead;
   EXPECT_NE(dead.find("book 2 3"), std::string::npos) << dead;
   EXPECT_EQ(KeyValue(connection_, "TEST_STATE").keys("book.item.*").size(), 0u);
-}
-
-TEST_F(WorkerTest, AnExpiredGroupNamesWhatIsMissingHoweverMuchThatIs) {
-  auto worker = start(make_collecting_stage([](const std::vector<std::string>&, Context&, Outbox&) {}, 3s));
-  send("huge 5 2147483647");
-  for (int index = 2; index <= 50; index += 2) send("holes " + std::to_string(index) + " 300000");
-  ASSERT_TRUE(all_acked());
-  ASSERT_TRUE(eventually([&] { return stored("TEST_DLQ") == 2; }));
-  for (const auto& dead : all("TEST_DLQ")) {
-    EXPECT_FALSE(dead.headers.contains("Pipegen-Error-Cut"));
-    const std::string missing = dead.payload.starts_with(R"({"group":"huge")")
-                                    ? "1-4 and 6-2147483647"
-                                    : "1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39 and "
-                                      "299955 more";
-    EXPECT_NE(dead.payload.find(R"("missing":")" + missing + '"'), std::string::npos) << dead.payload;
-    EXPECT_TRUE(dead.headers.at("Pipegen-Error-Message").starts_with("items " + missing + " of "))
-        << dead.headers.at("Pipegen-Error-Message");
-  }
-  KeyValue state(connection_, "TEST_STATE");
-  EXPECT_TRUE(eventually([&] { return state.keys("*.item.*").empty(); }));
 }
 
 Stage make_stage_of_two_events() {
@@ -1732,7 +1733,7 @@ TEST_F(WorkerTest, AServerThatHangsDoesNotOutlastTheGracePeriod) {
   ASSERT_TRUE(eventually([&] { return stored("OUT") > 10; })) << process.log();
   server_.kill(SIGSTOP);
   process.signal(SIGTERM);
-  EXPECT_TRUE(eventually([&] { return process.ended(); }, 6s)) << process.log();
+  EXPECT_TRUE(eventually([&] { return process.ended(); }, 2500ms)) << process.log();  // a second more than the period
   EXPECT_EQ(process.exit_status(), 0) << process.log();
   server_.kill(SIGCONT);
 }
@@ -1804,7 +1805,7 @@ TEST_F(WorkerTest, HandlesABacklogOfEmptyCalls) {
   while (handled < kMessages && Clock::now() - began < 60s) std::this_thread::sleep_for(1ms);
   const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
   EXPECT_EQ(handled, kMessages);
-  std::printf("[ figure   ] %.0f messages/s through a stage that does nothing\n", kMessages / seconds);
+  testing::print_figure("a stage that does nothing", std::lround(kMessages / seconds), "messages/s");
   ASSERT_TRUE(all_acked());
 }
 
