@@ -60,11 +60,12 @@ struct Case {
 std::vector<Case> cases() {
   const fs::path root = PIPEGEN_SOURCE_DIR;
   std::vector<Case> out;
-  for (const char* name :
-       {"custom-stage", "entities", "every-type", "many-events", "odd-shapes", "programs", "publishing"}) {
-    const fs::path folder = root / "generated-tests" / "golden" / name;
-    out.push_back({name, folder / "schema.yaml", folder / "expected"});
+  for (const auto& entry : fs::directory_iterator(root / "generated-tests" / "golden")) {
+    const fs::path& folder = entry.path();
+    if (!fs::exists(folder / "schema.yaml")) continue;  // the example below
+    out.push_back({folder.filename(), folder / "schema.yaml", folder / "expected"});
   }
+  std::ranges::sort(out, {}, &Case::name);
   out.push_back({"pdf-to-audio", root / "examples/pdf-to-audio/pipeline.yaml",
                  root / "generated-tests/golden/pdf-to-audio/expected"});
   return out;

@@ -1,6 +1,7 @@
 #include <iostream>
 
 #include "cli/commands.hpp"
+#include "up/build.hpp"
 
 namespace pipegen::gen {
 namespace {
@@ -36,7 +37,8 @@ void print_summary(const WriteReport& report, const std::filesystem::path& outpu
   }
   const std::string source = shell_word(output.string());
   const std::string build = shell_word((output / "build").string());
-  std::cout << "Next: cmake -S " << source << " -B " << build << " && cmake --build " << build << '\n';
+  const char* all = builds_some_only(output) ? " -DPIPEGEN_SERVICES=ALL" : "";
+  std::cout << "Next: cmake -S " << source << " -B " << build << all << " && cmake --build " << build << '\n';
 }
 
 }  // namespace

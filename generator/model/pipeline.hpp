@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -229,6 +230,7 @@ struct Stage {
   std::chrono::milliseconds timeout{0};
   std::chrono::milliseconds ack_wait{0};
   Retry retry;
+  std::set<std::string> build_packages, run_packages;  // of Debian, that its image needs besides pipegen's own
   std::optional<CollectSpec> collect;
   Origin origin;
 };

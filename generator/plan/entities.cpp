@@ -472,7 +472,7 @@ void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Da
   if (doc.empty()) {
     doc = "Writes to the database: " + listed(worker.entities) + ".";
   }
-  json types = types_view(pipeline, {}, {}, {}, records);
+  json types = types_view(pipeline, {}, {}, records);
   std::set<std::string> sources{"generated/main.cpp", "generated/rows.cpp", "generated/tables.cpp",
                                 "generated/worker.cpp"};
   json base = {{"service", service.name},

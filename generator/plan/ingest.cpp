@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cctype>
+#include <span>
 
 #include "plan/cpp.hpp"
 #include "plan/text.hpp"
@@ -27,77 +28,46 @@ bool is_text(const Type& type) {
   }
 }
 
-/// What a client may give along with an upload: everything but what the API fills in itself.
-void client_fields(const Pipeline& pipeline, const Record& record, const std::string& struct_name,
-                   const std::string& prefix, const std::set<std::string>& filled, std::vector<ClientField>& out) {
+/// What a client may give along with an upload: everything but what the API fills in itself. `path` leads from the
+/// record to the workflow id, if it has it; `key` is the field for the object's key.
+void client_fields(const Pipeline& pipeline, const Record& record, std::span<const std::string> path,
+                   const std::string& key, const std::string& prefix, std::vector<ClientField>& out) {
   for (const Field& field : record.fields) {
-    if (filled.contains(struct_name + "." + field.name)) {
-      // A record that is filled in may still have fields for the client: header.userId.
-      if (field.type.kind == TypeKind::kRecord) {
-        client_fields(pipeline, pipeline.records.at(field.type.name), field.type.name, prefix + field.json_name + ".",
-                      filled, out);
-      }
-      continue;
-    }
-    out.push_back({prefix + field.json_name, &field, is_text(field.type)});
-  }
-}
-
-/// Marks as filled in by the API: the fresh fields of all records inside.
-void mark_fresh(const Pipeline& pipeline, const Record& record, std::set<std::string>& seen,
-                std::set<std::string>& filled) {
-  if (!seen.insert(record.name).second) return;
-  for (const Field& field : record.fields) {
-    if (field.fresh != FreshKind::kNone) filled.insert(record.name + "." + field.name);
-    const Type* type = &field.type;
-    while (!type->element.empty()) type = &type->element.front();
-    if (type->kind == TypeKind::kRecord) mark_fresh(pipeline, pipeline.records.at(type->name), seen, filled);
-  }
-}
-
-/// Marks as filled in by the API whatever the route: fresh fields, the workflow id, and records whose required fields
-/// all are.
-bool mark_filled(const Pipeline& pipeline, const Record& record, const std::string& struct_name,
-                 const std::vector<std::string>& workflow, std::size_t depth, std::set<std::string>& filled) {
-  bool any = false;
-  std::set<std::string> seen;
-  if (depth == 0) mark_fresh(pipeline, record, seen, filled);
-  for (const Field& field : record.fields) {
-    const bool on_workflow_path = depth < workflow.size() && workflow[depth] == field.name;
-    bool fills = field.fresh != FreshKind::kNone || (on_workflow_path && depth + 1 == workflow.size());
-    if (field.type.kind == TypeKind::kRecord && on_workflow_path) {
-      fills =
-          mark_filled(pipeline, pipeline.records.at(field.type.name), field.type.name, workflow, depth + 1, filled) ||
-          fills;
-    }
-    if (fills) {
-      filled.insert(struct_name + "." + field.name);
-      any = true;
+    if (field.fresh != FreshKind::kNone || field.name == key) continue;
+    if (path.empty() || path.front() != field.name) {
+      out.push_back({prefix + field.json_name, &field, is_text(field.type)});
+    } else if (path.size() > 1) {
+      // The record that the workflow id is in may have fields for the client: header.userId.
+      client_fields(pipeline, pipeline.records.at(field.type.name), path.subspan(1), "", prefix + field.json_name + ".",
+                    out);
     }
   }
-  return any;
 }
 
-bool leads_to(const Type& type, const std::string& record) {
-  return (type.kind == TypeKind::kRecord && type.name == record) ||
-         std::ranges::any_of(type.element, [&](const Type& element) { return leads_to(element, record); });
+/// Adds the pointers of what is made on the path from a record to the workflow id; whether that is all that the record
+/// has to have.
+bool add_made(const Pipeline& pipeline, const Record& record, std::span<const std::string> path,
+              const std::string& prefix, std::vector<std::string>& out) {
+  bool all = true;
+  for (const Field& field : record.fields) {
+    bool made = field.optional || field.default_value || field.fresh != FreshKind::kNone;
+    if (!path.empty() && path.front() == field.name) {
+      const std::string pointer = prefix + "/" + field.json_name;
+      made =
+          path.size() == 1 || add_made(pipeline, pipeline.records.at(field.type.name), path.subspan(1), pointer, out);
+      if (made) out.push_back(pointer);
+    }
+    all = all && made;
+  }
+  return all;
 }
 
-/// Whether the API reads the event somewhere else than in this upload: another upload or route takes it, it is a
-/// result, or a record holds it.
-bool is_read_elsewhere(const Pipeline& pipeline, const UploadSpec& upload) {
-  const Ingest& ingest = *pipeline.ingest;
-  const std::string& event = upload.produces;
-  return std::ranges::find(ingest.events, event) != ingest.events.end() ||
-         std::ranges::any_of(ingest.uploads,
-                             [&](const UploadSpec& other) {
-                               return (other.produces == event && other.name != upload.name) ||
-                                      (other.result && other.result->event == event);
-                             }) ||
-         std::ranges::any_of(pipeline.records, [&](const auto& record) {
-           return std::ranges::any_of(record.second.fields,
-                                      [&](const Field& field) { return leads_to(field.type, event); });
-         });
+/// `auto event = pipegen::json::parse_new(…)`
+std::string read_line(const std::string& text, const std::string& event, const std::vector<std::string>& made) {
+  std::string pointers;
+  for (const std::string& pointer : made) pointers += (pointers.empty() ? "" : ", ") + cpp_string(pointer);
+  return aligned("  auto event = pipegen::json::parse_new(", {text, read_function(event), "{" + pointers + "}"}, ");")
+      .substr(2);
 }
 
 /// How the workflow id of an event is reached, found missing, set from text, and made anew.
@@ -154,10 +124,17 @@ std::string extension_of(const UploadSpec& upload) {
 
 }  // namespace
 
+std::vector<std::string> made_by_api(const Pipeline& pipeline, const Event& event) {
+  std::vector<std::string> pointers;
+  add_made(pipeline, pipeline.records.at(event.record), pipeline.workflow_id, "", pointers);
+  std::ranges::sort(pointers);
+  return pointers;
+}
+
 void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
   const Ingest& ingest = *pipeline.ingest;
   const Service service = ingest_service(pipeline, database);
-  std::set<std::string> events, published, filled, origin_files{ingest.origin.file};
+  std::set<std::string> events, published, origin_files{ingest.origin.file};
   Needs needs;
 
   std::map<std::string, std::vector<ClientField>> fields;
@@ -169,23 +146,9 @@ void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
     needs.streams.insert(event.stream);
     needs.buckets.insert(upload.bucket);
     const Record& record = pipeline.records.at(event.record);
-    std::set<std::string> filled_here;
-    mark_filled(pipeline, record, upload.produces, pipeline.workflow_id, 0, filled_here);
-    filled.insert(filled_here.begin(), filled_here.end());
-    filled_here.insert(upload.produces + "." + upload.key);
-    // The object's key comes with the upload: any other reader of the event asks for it.
-    std::string read = read_function(upload.produces);
-    json readers = json::array();
-    if (is_read_elsewhere(pipeline, upload)) {
-      json reader = record_view(pipeline, record, upload.produces, filled_here);
-      reader["strict"] = read;
-      read = "parse_" + snake_case(upload.name) + "_upload";
-      reader["read_function"] = read;
-      reader["key"] = upload.key;
-      readers.push_back(std::move(reader));
-    } else {
-      filled.insert(filled_here.begin(), filled_here.end());
-    }
+    // The object's key comes with the upload: any other route that takes the event asks for it.
+    std::vector<std::string> made = made_by_api(pipeline, event);
+    made.push_back("/" + record.find(upload.key)->json_name);
     const std::string function = snake_case(upload.name) + "_event";
     const std::vector<std::string> parameters{
         "std::string_view fields",
@@ -199,8 +162,7 @@ void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
                  {"extension", cpp_string(extension_of(upload))},
                  {"event", upload.produces},
                  {"event_literal", cpp_string(upload.produces)},
-                 {"read", read},
-                 {"readers", readers},
+                 {"read_line", read_line("fields", upload.produces, made)},
                  {"signature", aligned(upload.produces + " " + function + "(", parameters, ")")},
                  {"key", path_expression(pipeline, event.record, "event", {upload.key})},
                  {"has_workflow", !pipeline.workflow_id.empty()}};
@@ -208,7 +170,7 @@ void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
     std::string media;
     for (const std::string& type : upload.media_types) media += (media.empty() ? "" : ", ") + cpp_string(type);
     view["media_types"] = "{" + media + "}";
-    client_fields(pipeline, record, upload.produces, "", filled_here, fields[upload.name]);
+    client_fields(pipeline, record, pipeline.workflow_id, upload.key, "", fields[upload.name]);
     view["fields"] = json::array();
     for (const ClientField& field : fields[upload.name]) {
       view["fields"].push_back({{"name", cpp_string(field.name)}, {"kind", field.is_text ? "kText" : "kJson"}});
@@ -238,11 +200,10 @@ void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
     events.insert(name);
     published.insert(name);
     needs.streams.insert(event.stream);
-    mark_filled(pipeline, pipeline.records.at(event.record), name, pipeline.workflow_id, 0, filled);
     json view = {{"event", name},
                  {"event_literal", cpp_string(name)},
                  {"function", "post_" + snake_case(name)},
-                 {"read", read_function(name)},
+                 {"read_line", read_line("body", name, made_by_api(pipeline, event))},
                  {"has_workflow", !pipeline.workflow_id.empty()}};
     view.update(workflow_view(pipeline, event));
     routes.push_back(view);
@@ -276,7 +237,7 @@ void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
                       {"collects", stage->collect ? "true" : "false"}});
   }
 
-  json types = types_view(pipeline, events, published, filled, entity_records);
+  json types = types_view(pipeline, events, published, entity_records);
   std::set<std::string> sources{"generated/api.cpp", "generated/main.cpp", "generated/openapi.cpp"};
   json base = {{"service", service.name},
                {"namespace", service.cpp_name},
@@ -293,7 +254,7 @@ void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
   files.header("api.hpp", "ingest/generated/api.hpp");
   files.generated("main.cpp", "ingest/generated/main.cpp");
   files.generated("openapi.cpp", "ingest/generated/openapi.cpp",
-                  {{"pieces", cpp_strings(openapi(pipeline, fields, filled) + "\n")}});
+                  {{"pieces", cpp_strings(openapi(pipeline, fields) + "\n")}});
   files.generated("api.cpp", "ingest/generated/api.cpp",
                   {{"uploads", uploads},
                    {"has_uploads", !uploads.empty()},

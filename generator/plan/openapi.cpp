@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <string_view>
 
 #include "model/snake_case.hpp"
 #include "plan/views.hpp"
@@ -21,7 +22,44 @@ json number(const std::string& text) {
   return parsed.is_discarded() ? json(text) : parsed;
 }
 
+/// Whether ECMA-262, which JSON Schema means, reads a POSIX extended regular expression as POSIX does: brackets with
+/// classes, with a ']' that does not end them, or with a backslash are something else there, and so is `{,3}`.
+bool is_ecma_too(std::string_view posix) {
+  for (std::size_t i = 0; i < posix.size(); ++i) {
+    if (posix[i] == '\\') {
+      ++i;
+    } else if (posix.substr(i).starts_with("{,")) {
+      return false;
+    } else if (posix[i] == '[') {
+      if (posix.substr(++i).starts_with('^')) ++i;
+      const std::string_view inside = posix.substr(i, posix.find(']', i) - i);
+      for (const char* mark : {"\\", "[:", "[.", "[="}) {
+        if (inside.empty() || inside.find(mark) != std::string_view::npos) return false;
+      }
+      i += inside.size();
+    }
+  }
+  return true;
+}
+
+/// Adds a sentence to what a schema says of itself.
+void describe(json& schema, const std::string& sentence) {
+  const std::string before = schema.value("description", "");
+  schema["description"] = before + (before.empty() ? "" : before.ends_with('.') ? " " : ". ") + sentence;
+}
+
 json schema_of(const Type& type);
+
+/// What a schema cannot say of an exact number, which is text so that no client rounds it.
+void describe_decimal(const Field& field, json& schema) {
+  const int whole = field.type.precision - field.type.scale;
+  std::string limits = "An exact number of at most " + std::to_string(whole) + " digits before the point and " +
+                       std::to_string(field.type.scale) + " after it";
+  if (field.min) limits += ", " + *field.min + " or more";
+  if (field.max) limits += ", " + *field.max + " or less";
+  schema["format"] = "decimal";
+  describe(schema, limits + ".");
+}
 
 json schema_of(const Field& field) {
   json schema = schema_of(field.type);
@@ -37,8 +75,12 @@ json schema_of(const Field& field) {
     if (field.min_length) schema["minProperties"] = *field.min_length;
     if (field.max_length) schema["maxProperties"] = *field.max_length;
   }
-  if (field.pattern) schema["pattern"] = "^(?:" + *field.pattern + ")$";
+  if (field.pattern && is_ecma_too(*field.pattern)) schema["pattern"] = "^(?:" + *field.pattern + ")$";
   if (!field.doc.empty() && !schema.contains("$ref")) schema["description"] = field.doc;
+  if (field.pattern && !schema.contains("pattern")) {
+    describe(schema, "Matches the POSIX extended regular expression " + *field.pattern);
+  }
+  if (field.type.kind == TypeKind::kDecimal) describe_decimal(field, schema);
   return schema;
 }
 
@@ -81,48 +123,46 @@ json schema_of(const Type& type) {
 /// What the API needs to know of the schema, and the schemas that it has written so far.
 struct Schemas {
   const Pipeline& pipeline;
-  const std::set<std::string>& filled;
   json written;
+  bool of_entities = false;  // whose fresh fields nobody makes anew
 };
 
 void add_schemas(const Type& type, Schemas& schemas);
 
-/// What a schema cannot say of an exact number, which is text so that no client rounds it.
-void describe_decimal(const Field& field, json& schema) {
-  const int whole = field.type.precision - field.type.scale;
-  std::string limits = "An exact number of at most " + std::to_string(whole) + " digits before the point and " +
-                       std::to_string(field.type.scale) + " after it";
-  if (field.min) limits += ", " + *field.min + " or more";
-  if (field.max) limits += ", " + *field.max + " or less";
-  schema["format"] = "decimal";
-  schema["description"] = (field.doc.empty() ? "" : field.doc + (field.doc.ends_with('.') ? " " : ". ")) + limits + ".";
-}
-
-void add_record(const Record& record, const std::string& name, Schemas& schemas) {
-  const bool for_entities = !schemas.pipeline.ingest->entities.empty();
-  if (schemas.written.contains(name)) return;
-  schemas.written[name] = json::object();
+/// `made` are the pointers of what the API fills in (made_by_api), `prefix` that of the record.
+json record_schema(const Record& record, const std::vector<std::string>& made, const std::string& prefix,
+                   const Schemas& schemas) {
   json schema = {{"type", "object"}};
   if (!record.doc.empty()) schema["description"] = record.doc;
   json properties = json::object();
   json required = json::array();
   for (const Field& field : record.fields) {
+    const std::string pointer = prefix + "/" + field.json_name;
+    const bool leads_to_made =
+        std::ranges::any_of(made, [&](const std::string& other) { return other.starts_with(pointer + "/"); });
     json property = schema_of(field);
-    if (for_entities && field.type.kind == TypeKind::kDecimal) describe_decimal(field, property);
+    // Elsewhere the same record has to be whole.
+    if (leads_to_made) property = record_schema(schemas.pipeline.records.at(field.type.name), made, pointer, schemas);
     properties[field.json_name] = std::move(property);
-    // What the publisher makes anew or fills in need not be sent.
-    const bool made = field.fresh != FreshKind::kNone || schemas.filled.contains(name + "." + field.name);
-    if (!field.optional && !field.default_value && !made) required.push_back(field.json_name);
+    const bool is_made =
+        (field.fresh != FreshKind::kNone && !schemas.of_entities) || std::ranges::find(made, pointer) != made.end();
+    if (!field.optional && !field.default_value && !is_made) required.push_back(field.json_name);
   }
   schema["properties"] = properties;
   if (!required.empty()) schema["required"] = required;
-  schemas.written[name] = schema;
+  return schema;
+}
+
+void add_record(const Record& record, const std::string& name, const std::vector<std::string>& made, Schemas& schemas) {
+  if (schemas.written.contains(name)) return;
+  schemas.written[name] = json::object();
+  schemas.written[name] = record_schema(record, made, "", schemas);
   for (const Field& field : record.fields) add_schemas(field.type, schemas);
 }
 
 void add_schemas(const Type& type, Schemas& schemas) {
   const Pipeline& pipeline = schemas.pipeline;
-  if (type.kind == TypeKind::kRecord) add_record(pipeline.records.at(type.name), type.name, schemas);
+  if (type.kind == TypeKind::kRecord) add_record(pipeline.records.at(type.name), type.name, {}, schemas);
   if (type.kind == TypeKind::kEnum)
     schemas.written[type.name] = {{"type", "string"}, {"enum", pipeline.enums.at(type.name).values}};
   for (const Type& element : type.element) add_schemas(element, schemas);
@@ -171,7 +211,7 @@ json refusals() {
           {"503", ref("responses", "Unavailable")}};
 }
 
-json upload_operation(const UploadSpec& upload, const std::vector<ClientField>& fields) {
+json upload_operation(const UploadSpec& upload, const std::vector<ClientField>& fields, bool has_workflow) {
   json parameters = json::array({ref("parameters", "IdempotencyKey")});
   json form = {{"file", {{"type", "string"}, {"contentMediaType", "application/octet-stream"}}}};
   for (const ClientField& field : fields) {
@@ -183,10 +223,11 @@ json upload_operation(const UploadSpec& upload, const std::vector<ClientField>& 
   if (upload.media_types.empty()) bodies["application/octet-stream"] = {{"schema", json::object()}};
   bodies["multipart/form-data"] = {
       {"schema", {{"type", "object"}, {"properties", form}, {"required", json::array({"file"})}}}};
-  json responses = {{"202", ref("responses", "Started")}};
+  json responses = {{"202", ref("responses", has_workflow ? "Started" : "Stored")}};
   responses.update(refusals());
   return {{"operationId", "upload_" + upload.name},
-          {"summary", "Stores the body and starts a workflow."},
+          {"summary", has_workflow ? "Stores the body and starts a workflow."
+                                   : "Stores the body and publishes a " + upload.produces + "."},
           {"parameters", parameters},
           {"requestBody", {{"required", true}, {"content", bodies}}},
           {"responses", responses}};
@@ -296,8 +337,6 @@ void add_entity_operations(Schemas& schemas, json& paths, json& parameters, json
   json choices = json::array();
   for (const std::string& name : pipeline.ingest->entities) {
     const Entity& entity = *std::ranges::find(pipeline.entities, name, &Entity::name);
-    const Record& record = pipeline.records.at(entity.record);
-    add_record(record, entity.record, schemas);
     choices.push_back(ref("schemas", entity.record));
     paths["/ingest/" + snake_case(name)]["post"] =
         entity_operation("ingest_" + name, entity.doc.empty() ? "Accepts one " + name + "." : entity.doc,
@@ -428,8 +467,9 @@ json shared_parameters() {
 }
 
 json shared_responses() {
-  json started = answer("Accepted: the object and the message are stored.",
-                        content("application/json", ref("schemas", kAccepted)));
+  const json stored = answer("Accepted: the object and the message are stored.",
+                             content("application/json", ref("schemas", kAccepted)));
+  json started = stored;
   started["headers"] = {{"Location", {{"description", "Where the workflow's state is."}, {"schema", text()}}}};
   const json retry = retry_after();
   json in_progress = problem("A request with this Idempotency-Key is being worked on.");
@@ -437,6 +477,7 @@ json shared_responses() {
   json unavailable = problem("This cannot be done now; try again later.");
   unavailable["headers"] = retry;
   return {{"Started", started},
+          {"Stored", stored},
           {"Published", answer("Accepted: the message is stored in its stream.",
                                content("application/json", ref("schemas", kAccepted)))},
           {"Malformed", problem("The request is malformed.")},
@@ -472,16 +513,22 @@ void leave_out_unused(json& document) {
 
 }  // namespace
 
-std::string openapi(const Pipeline& pipeline, const std::map<std::string, std::vector<ClientField>>& fields,
-                    const std::set<std::string>& filled) {
-  Schemas schemas{pipeline, filled, shared_schemas()};
+std::string openapi(const Pipeline& pipeline, const std::map<std::string, std::vector<ClientField>>& fields) {
+  Schemas schemas{pipeline, shared_schemas()};
+  // First, since what they share with events has to be whole there.
+  schemas.of_entities = true;
+  for (const std::string& name : pipeline.ingest->entities) {
+    const std::string& record = std::ranges::find(pipeline.entities, name, &Entity::name)->record;
+    add_record(pipeline.records.at(record), record, {}, schemas);
+  }
+  schemas.of_entities = false;
   json paths = json::object();
   for (const UploadSpec& upload : pipeline.ingest->uploads) {
     const auto& client_fields = fields.at(upload.name);
     for (const ClientField& field : client_fields) add_schemas(field.field->type, schemas);
-    paths[upload.path]["post"] = upload_operation(upload, client_fields);
-    // Without a workflow id nobody could ask.
-    if (status_bucket(pipeline).empty()) continue;
+    const bool has_workflow = !status_bucket(pipeline).empty();
+    paths[upload.path]["post"] = upload_operation(upload, client_fields, has_workflow);
+    if (!has_workflow) continue;
     paths[upload.path + "/{workflow_id}"]["get"] = status_operation(upload);
     if (upload.result) {
       paths[upload.path + "/{workflow_id}/" + upload.result->as]["get"] = result_operation(upload);
@@ -489,7 +536,7 @@ std::string openapi(const Pipeline& pipeline, const std::map<std::string, std::v
   }
   for (const std::string& name : pipeline.ingest->events) {
     const Event& event = pipeline.events.at(name);
-    add_record(pipeline.records.at(event.record), name, schemas);
+    add_record(pipeline.records.at(event.record), name, made_by_api(pipeline, event), schemas);
     paths["/events/" + name]["post"] = event_operation(name, event);
   }
   json parameters = shared_parameters();

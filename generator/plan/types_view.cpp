@@ -153,10 +153,14 @@ json renew_views(const Pipeline& pipeline, std::set<const Record*> renewed) {
   return out;
 }
 
-json field_view(const Pipeline& pipeline, const std::string& struct_name, const Field& field, std::size_t index,
-                const std::set<std::string>& filled) {
+json field_view(const Pipeline& pipeline, const Field& field, std::size_t index) {
   const bool has_default = field.default_value && field.default_value->kind != Literal::Kind::kNull;
-  const bool required = !field.optional && !has_default && !filled.contains(struct_name + "." + field.name);
+  std::string presence;
+  if (field.optional || has_default) {
+    presence = ", pipegen::json::kOptional";
+  } else if (field.fresh != FreshKind::kNone) {
+    presence = ", pipegen::json::kFresh";
+  }
   const std::string pattern = "kPattern" + std::to_string(index);
   const std::string target = "out." + field.cpp_name + " = ";
   const Place place{8 + target.size(), 8};
@@ -168,19 +172,17 @@ json field_view(const Pipeline& pipeline, const std::string& struct_name, const 
           {"initializer", has_default ? " = " + cpp_literal(pipeline, *field.default_value, field) : "{}"},
           {"doc", doc_lines(field.doc)},
           {"wire", cpp_string(field.json_name)},
-          {"entry", "{" + cpp_string(field.json_name) + (required ? "}" : ", pipegen::json::kOptional}")},
+          {"entry", "{" + cpp_string(field.json_name) + presence + "}"},
           {"read", target + read_expression(pipeline, field, pattern, &place)},
           {"patterns", std::move(patterns)}};
 }
 
-}  // namespace
-
-json record_view(const Pipeline& pipeline, const Record& record, const std::string& name,
-                 const std::set<std::string>& filled) {
+/// A struct of that name with the record's fields: the event's name where events share a record.
+json record_view(const Pipeline& pipeline, const Record& record, const std::string& name) {
   json fields = json::array();
   json patterns = json::array();
   for (std::size_t i = 0; i < record.fields.size(); ++i) {
-    fields.push_back(field_view(pipeline, name, record.fields[i], i, filled));
+    fields.push_back(field_view(pipeline, record.fields[i], i));
     for (const json& pattern : fields.back()["patterns"]) patterns.push_back(pattern);
   }
   const bool has_fields = !fields.empty();
@@ -191,8 +193,6 @@ json record_view(const Pipeline& pipeline, const Record& record, const std::stri
           {"patterns", std::move(patterns)},
           {"has_fields", has_fields}};
 }
-
-namespace {
 
 json group_view(json records) {
   const bool is_mutual = records.size() > 1;
@@ -264,7 +264,7 @@ std::vector<SourceFile> events_sources(const json& types) {
 }
 
 json types_view(const Pipeline& pipeline, const std::set<std::string>& events, const std::set<std::string>& published,
-                const std::set<std::string>& filled, const std::set<std::string>& read) {
+                const std::set<std::string>& read) {
   Reachable reachable;
   std::set<std::string> seen;
   std::set<std::string> files;
@@ -302,7 +302,7 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
     for (const Record* record : group) {
       files.insert(record->origin.file);
       made.insert(record->name);
-      views.push_back(record_view(pipeline, *record, record->name, filled));
+      views.push_back(record_view(pipeline, *record, record->name));
       records.push_back(views.back());
     }
     groups.push_back(group_view(std::move(views)));
@@ -313,7 +313,7 @@ json types_view(const Pipeline& pipeline, const std::set<std::string>& events, c
     const Event& event = pipeline.events.at(name);
     const Record& record = pipeline.records.at(event.record);
     if (!made.contains(name)) {
-      json view = record_view(pipeline, record, name, filled);
+      json view = record_view(pipeline, record, name);
       const auto doc = event.doc.empty() ? doc_lines("Event on subject " + event.subject + ".") : doc_lines(event.doc);
       view["doc"] = doc;
       records.push_back(view);

@@ -33,11 +33,9 @@ std::string dead_letter_stream(const Pipeline& pipeline);
 
 /// Enums, buckets, records and publish functions of a service.
 ///   events: names of the events it reads or writes; published: those that it publishes;
-///   filled: fields that the service itself fills in ("PDFCreatedEvent.pdf_key": event or record, and field), hence
-///   optional on the wire; read: names of records that it reads besides: what entities are made of.
+///   read: names of records that it reads besides: what entities are made of.
 nlohmann::json types_view(const Pipeline& pipeline, const std::set<std::string>& events,
-                          const std::set<std::string>& published, const std::set<std::string>& filled,
-                          const std::set<std::string>& read = {});
+                          const std::set<std::string>& published, const std::set<std::string>& read = {});
 
 /// A source file of a service: path in the service's folder, and view.
 using SourceFile = std::pair<std::string, nlohmann::json>;
@@ -71,10 +69,6 @@ class ServiceFiles {
   nlohmann::json view_;
 };
 
-/// A struct of that name with the record's fields: the event's name where events share a record.
-nlohmann::json record_view(const Pipeline& pipeline, const Record& record, const std::string& name,
-                           const std::set<std::string>& filled);
-
 /// Streams and buckets that a service needs, by name.
 struct Needs {
   std::set<std::string> streams, buckets, key_values;
@@ -100,9 +94,12 @@ struct ClientField {
 };
 
 /// OpenAPI 3.1 of the ingestion API.
-///   fields: of each upload, by its name; filled: as of types_view().
-std::string openapi(const Pipeline& pipeline, const std::map<std::string, std::vector<ClientField>>& fields,
-                    const std::set<std::string>& filled);
+///   fields: of each upload, by its name.
+std::string openapi(const Pipeline& pipeline, const std::map<std::string, std::vector<ClientField>>& fields);
+
+/// What the API fills in when a client leaves it out, whatever the route: the workflow id, and the records on the way
+/// to it that have no other field which somebody has to give. As JSON pointers: "/header", "/header/workflow_id".
+std::vector<std::string> made_by_api(const Pipeline& pipeline, const Event& event);
 
 /// The files that declare what a view shows, for the first line of a generated file: "events.yaml and tts.yaml".
 std::string origins(const std::set<std::string>& files);

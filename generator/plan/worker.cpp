@@ -342,11 +342,12 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
     published.insert(produced.event);
     needs.streams.insert(pipeline.events.at(produced.event).stream);
   }
-  json types = types_view(pipeline, events, published, {});
+  json types = types_view(pipeline, events, published);
   for (const json& bucket : types["buckets"]) needs.buckets.insert(bucket["name"].get<std::string>());
   if (stage.collect) needs.key_values.insert(stage.collect->state);
 
-  std::string doc = stage.doc.empty() ? "Handles one " + stage.consumes + "." : stage.doc;
+  std::string doc =
+      stage.doc.empty() ? (stage.collect ? "Handles a group of " : "Handles one ") + stage.consumes + "." : stage.doc;
   json base = {{"service", service.name},
                {"namespace", service.cpp_name},
                {"pipeline", pipeline.name},

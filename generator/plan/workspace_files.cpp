@@ -57,7 +57,7 @@ std::set<std::string> language_packages(const Stage& stage) {
   return names;
 }
 
-json package_list(const std::vector<std::string>& components, bool run, std::set<std::string> names = {}) {
+json package_list(const std::vector<std::string>& components, bool run, std::set<std::string> names) {
   for (const Packages& entry : packages()) {
     if (std::ranges::find(components, entry.component) == components.end()) continue;
     for (const std::string_view name : run ? entry.run : entry.build) names.emplace(name);
@@ -89,7 +89,12 @@ json nats_settings(const Pipeline& pipeline, const Needs& needs) {
   return names;
 }
 
-json entity_worker_settings() { return {setting("batch_size", "500"), setting("worker_pool_size", "2")}; }
+json entity_worker_settings(Database database) {
+  json lines = json::array({setting("batch_size", "500")});
+  // SQLite has one writer at a time, and so has the worker.
+  if (database == Database::kPostgresql) lines.push_back(setting("worker_pool_size", "2"));
+  return lines;
+}
 
 json stage_settings(const Stage& stage) {
   json lines = json::array();
@@ -127,6 +132,11 @@ json stage_secrets(const Stage& stage) {
     names.push_back(upper_case(stage.section + "_" + std::string(parameter.name)));
   }
   return names;
+}
+
+/// PostgreSQL keeps names of users that begin with pg_ to itself.
+std::string database_user(const Pipeline& pipeline) {
+  return pipeline.cpp_name.starts_with("pg_") ? "pipegen" : pipeline.cpp_name;
 }
 
 }  // namespace
@@ -173,8 +183,9 @@ std::string dead_letter_stream(const Pipeline& pipeline) { return pipeline.const
 std::string to_string(Database database) { return database == Database::kSqlite ? "sqlite" : "postgresql"; }
 
 std::string default_database_url(const Pipeline& pipeline, Database database) {
-  return database == Database::kSqlite ? "sqlite:" + pipeline.name + ".db"
-                                       : "postgresql://" + pipeline.cpp_name + "@127.0.0.1:5432/" + pipeline.cpp_name;
+  return database == Database::kSqlite
+             ? "sqlite:" + pipeline.name + ".db"
+             : "postgresql://" + database_user(pipeline) + "@127.0.0.1:5432/" + pipeline.cpp_name;
 }
 
 void plan_service(const Pipeline& pipeline, const Service& service, const Needs& needs, const json& base, Plan& plan) {
@@ -187,9 +198,14 @@ void plan_service(const Pipeline& pipeline, const Service& service, const Needs&
   view["has_user_sources"] = base.at("is_custom").get<bool>() || base.at("has_transforms").get<bool>();
   view["has_sqlite"] = links("sqlite");
   view["has_database"] = links("sqlite") || links("postgresql");
-  view["build_packages"] = package_list(service.components, false);
-  view["run_packages"] =
-      package_list(service.components, true, is_stage ? language_packages(stage->second) : std::set<std::string>{});
+  std::set<std::string> build, run;
+  if (is_stage) {
+    build = stage->second.build_packages;
+    run = stage->second.run_packages;
+    run.merge(language_packages(stage->second));
+  }
+  view["build_packages"] = package_list(service.components, false, std::move(build));
+  view["run_packages"] = package_list(service.components, true, std::move(run));
   view["section"] = service.section;
   view["environment"] = upper_case(service.section);
   view["port"] = pipeline.ingest && service.is_api ? pipeline.ingest->port : kAdminPort;
@@ -211,7 +227,7 @@ void plan_service(const Pipeline& pipeline, const Service& service, const Needs&
     entry["settings"] = stage_settings(stage->second);
     entry["secrets"] = stage_secrets(stage->second);
   } else {
-    entry["settings"] = entity_worker_settings();
+    entry["settings"] = entity_worker_settings(links("sqlite") ? Database::kSqlite : Database::kPostgresql);
     entry["secrets"] = json::array();
   }
   plan.services[service.name] = std::move(entry);
@@ -220,7 +236,7 @@ void plan_service(const Pipeline& pipeline, const Service& service, const Needs&
 void plan_workspace(const Pipeline& pipeline, Plan& plan) {
   json service_views = json::array();
   json sections = json::array();
-  json secrets = json::array();
+  json worker_secrets = json::array();
   std::map<std::string, std::string> nats_settings;
   int api_port = 0;
   std::string jobs;
@@ -231,8 +247,8 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
     }
     const auto section = entry.at("section").get<std::string>();
     const bool is_api = entry.contains("port");
-    const json own_secrets = is_api ? json::array() : entry.at("secrets");
-    secrets.insert(secrets.end(), own_secrets.begin(), own_secrets.end());
+    const json own_secrets = is_api ? json::array({upper_case(section + "_tokens")}) : entry.at("secrets");
+    if (!is_api) worker_secrets.insert(worker_secrets.end(), own_secrets.begin(), own_secrets.end());
     service_views.push_back({{"name", name},
                              {"environment", upper_case(section)},
                              {"components", components},
@@ -256,9 +272,10 @@ void plan_workspace(const Pipeline& pipeline, Plan& plan) {
   const std::optional<Database> database = database_of(plan.services);
   const json view = {{"pipeline", pipeline.name},
                      {"project", pipeline.cpp_name},
+                     {"database_user", database_user(pipeline)},
                      {"schema", pipeline.origin.file},
                      {"services", service_views},
-                     {"secrets", secrets},
+                     {"worker_secrets", worker_secrets},
                      {"nats_settings", nats_lines},
                      {"sections", sections},
                      {"jobs", jobs},

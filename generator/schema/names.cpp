@@ -171,6 +171,10 @@ bool is_resource_name(std::string_view text) {
   const auto allowed = [](char c) { return is_upper(c) || is_lower(c) || is_digit(c) || c == '_' || c == '-'; };
   return is_name(text, allowed, allowed) && std::ranges::any_of(text, [](char c) { return c != '_' && c != '-'; });
 }
+bool is_package_name(std::string_view text) {
+  const auto plain = [](char c) { return is_lower(c) || is_digit(c); };
+  return text.size() > 1 && is_name(text, plain, [&](char c) { return plain(c) || c == '+' || c == '-' || c == '.'; });
+}
 bool is_enum_value(std::string_view text) {
   return is_name(
       text, [](char c) { return is_upper(c) || is_lower(c); },

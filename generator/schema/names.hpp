@@ -11,6 +11,7 @@ bool is_type_name(std::string_view text);      // "EventHeader"
 bool is_field_name(std::string_view text);     // "page_number"
 bool is_kebab_name(std::string_view text);     // "pdf-to-png": pipelines, stages, uploads
 bool is_resource_name(std::string_view text);  // "TTS_JOBS", "tts-workers": streams, buckets, durables
+bool is_package_name(std::string_view text);   // "libleptonica-dev": of Debian
 bool is_enum_value(std::string_view text);
 bool is_value_name(std::string_view text);  // "width", "pageNumber": of `values:`
 bool is_field_path(std::string_view text);  // "header.workflow_id"

@@ -89,6 +89,22 @@ void resolve_retry(Resolution& r, const Node& node, const Span& where, Stage& st
   }
 }
 
+/// Debian packages: what its names may be written of keeps them words of a Dockerfile.
+std::set<std::string> package_names(Resolution& r, const MapView& map, const char* key) {
+  std::set<std::string> names;
+  const Node* node = map.find(key);
+  if (node == nullptr) return names;
+  for (const Node* item : r.values.list(*node, in_quotes(key))) {
+    if (is_package_name(item->text)) {
+      names.insert(item->text);
+    } else {
+      r.report.error(code::kBadName, item->span, in_quotes(item->text) + " is no name of a Debian package",
+                     "lower case letters, digits, '+', '-' and '.': libleptonica-dev");
+    }
+  }
+  return names;
+}
+
 std::optional<FieldPath> collect_path(Resolution& r, const MapView& map, const char* key, const Record& consumed,
                                       bool number) {
   const Node* node = map.require(key, number ? "name a whole number of the consumed event"
@@ -215,7 +231,7 @@ void resolve_stage(Resolution& r, const std::string& name, const Declaration& de
                    std::map<std::string, std::pair<std::string, Span>>& states) {
   const MapView map(r.report, *declaration.value, named("stage", name), declaration.key->span,
                     {"doc", "consumes", "produces", "uses", "with", "keys", "set", "consumer", "concurrency", "timeout",
-                     "ack_wait", "retry", "collect"});
+                     "ack_wait", "retry", "collect", "packages"});
   if (!map) return;
   Stage stage;
   stage.name = name;
@@ -272,6 +288,12 @@ void resolve_stage(Resolution& r, const std::string& name, const Declaration& de
   if (const Node* node = map.find("ack_wait"))
     stage.ack_wait = r.values.duration(*node, "'ack_wait'").value_or(stage.ack_wait);
   if (const Node* node = map.find("retry")) resolve_retry(r, *node, node->span, stage);
+
+  if (const Node* node = map.find("packages")) {
+    const MapView packages(r.report, *node, "'packages'", node->span, {"build", "run"});
+    stage.build_packages = package_names(r, packages, "build");
+    stage.run_packages = package_names(r, packages, "run");
+  }
 
   const Node* collect = map.find("collect");
   if (collect != nullptr) {

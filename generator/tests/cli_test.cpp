@@ -117,6 +117,8 @@ TEST_F(CommandLine, generate_all_writes_the_workspace_and_says_how_to_build_it) 
   EXPECT_FALSE(files.contains("pipegen-runtime/tests/CMakeLists.txt"));
   EXPECT_NE(outcome.out.find(std::to_string(files.size() - 1) + " created"), std::string::npos) << outcome.out;
   EXPECT_NE(outcome.out.find("cmake -S services -B services/build && cmake --build services/build"), std::string::npos);
+  put("services/build/CMakeCache.txt", "PIPEGEN_SERVICES:STRING=speaker\n");
+  EXPECT_NE(pipegen({"generate-all"}).out.find(" -B services/build -DPIPEGEN_SERVICES=ALL && "), std::string::npos);
 }
 
 TEST_F(CommandLine, generating_again_changes_nothing) {
@@ -146,6 +148,7 @@ TEST_F(CommandLine, the_database_is_remembered_and_choosing_another_changes_ever
   ASSERT_EQ(pipegen({"generate-worker", "--schema", "shop.yaml"}).code, 0);
   EXPECT_NE(read("services/entity-worker/generated/worker.cpp").find("open_sqlite"), std::string::npos);
   EXPECT_NE(read("services/project.toml").find("url = \"sqlite:shop.db\""), std::string::npos);
+  EXPECT_EQ(read("services/project.toml").find("worker_pool_size"), std::string::npos) << "SQLite has one writer";
 
   ASSERT_EQ(pipegen({"generate-worker", "--schema", "shop.yaml", "--database", "postgresql"}).code, 0);
   ASSERT_EQ(pipegen({"generate-ingest-api", "--schema", "shop.yaml"}).code, 0);
@@ -153,6 +156,7 @@ TEST_F(CommandLine, the_database_is_remembered_and_choosing_another_changes_ever
   EXPECT_NE(read("services/ingest-api/generated/api.cpp").find("find_message_in_postgresql"), std::string::npos);
   EXPECT_NE(read("services/ingest-api/CMakeLists.txt").find("pipegen::postgresql"), std::string::npos);
   EXPECT_NE(read("services/project.toml").find("url = \"postgresql://"), std::string::npos);
+  EXPECT_NE(read("services/project.toml").find("worker_pool_size = 2"), std::string::npos);
   EXPECT_NE(read("services/docker-compose.yml").find("\n  postgres:\n"), std::string::npos);
 
   // Of one service the other hears.
@@ -168,6 +172,24 @@ TEST_F(CommandLine, the_database_is_remembered_and_choosing_another_changes_ever
     EXPECT_NE(read("services/ingest-api/generated/api.cpp").find("find_message_in_postgresql"), std::string::npos);
   }
   EXPECT_EQ(pipegen({"generate-all", "--schema", "shop.yaml", "--database", "oracle"}).code, 2);
+}
+
+TEST_F(CommandLine, no_user_of_the_database_has_a_name_that_postgresql_keeps_to_itself) {
+  for (const auto& [pipeline, user] : {std::pair{"pg-shop", "pipegen"}, std::pair{"shop", "shop"}}) {
+    std::string schema = kShop;
+    schema.replace(schema.find("pipeline: shop"), 14, "pipeline: " + std::string(pipeline));
+    put("shop.yaml", schema);
+    fs::remove_all("services");
+    ASSERT_EQ(pipegen({"generate-all", "--schema", "shop.yaml", "--database", "postgresql"}).code, 0);
+    const std::string compose = read("services/docker-compose.yml");
+    EXPECT_NE(compose.find("POSTGRES_USER: " + std::string(user) + "\n"), std::string::npos) << compose;
+    EXPECT_NE(compose.find("\"-U\", \"" + std::string(user) + "\""), std::string::npos) << compose;
+    for (const char* file : {"docker-compose.yml", "project.toml", ".env.example"}) {
+      EXPECT_NE(read("services/" + std::string(file)).find("postgresql://" + std::string(user) + "@"),
+                std::string::npos)
+          << file;
+    }
+  }
 }
 
 /// A variable of the environment, as it was before once this ends.

@@ -15,6 +15,7 @@
 #include <string>
 #include <thread>
 
+#include "up/build.hpp"
 #include "up/child.hpp"
 #include "up/console.hpp"
 #include "up/line_reader.hpp"
@@ -184,6 +185,32 @@ TEST(Child, NoneOutlivesUsEvenWhenWeAreKilled) {
   EXPECT_TRUE(gone_soon(child));
   ::close(pipe[0]);
   ::close(pipe[1]);
+}
+
+TEST(Build, AllServicesAreBuiltInAFolderThatWasConfiguredForOne) {
+  const Folder folder;
+  const std::filesystem::path workspace = folder / "workspace";
+  std::filesystem::create_directories(workspace);
+  std::ofstream(workspace / "CMakeLists.txt") << "cmake_minimum_required(VERSION 3.25)\n"
+                                                 "project(demo LANGUAGES NONE)\n"
+                                                 "set(PIPEGEN_SERVICES ALL CACHE STRING \"\")\n"
+                                                 "file(WRITE ${CMAKE_BINARY_DIR}/built ${PIPEGEN_SERVICES})\n";
+  const auto built = [&] {
+    std::ifstream in(workspace / "build" / "built");
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
+  EXPECT_FALSE(builds_some_only(workspace));
+  const std::string one = "cmake -S '" + workspace.string() + "' -B '" + (workspace / "build").string() +
+                          "' -DPIPEGEN_SERVICES=tts > /dev/null";
+  ASSERT_EQ(std::system(one.c_str()), 0);
+  ASSERT_EQ(built(), "tts");
+  EXPECT_TRUE(builds_some_only(workspace));
+
+  Screen screen;
+  Signals signals;
+  EXPECT_TRUE(build_workspace(workspace, screen.console, signals)) << screen.text();
+  EXPECT_EQ(built(), "ALL");
+  EXPECT_FALSE(builds_some_only(workspace));
 }
 
 TEST(LineReader, GivesWholeLinesHoweverTheyArriveAndTheLastOneWithoutNewline) {

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <fstream>
 #include <optional>
 #include <thread>
 
@@ -43,6 +44,15 @@ bool run_tool(std::vector<std::string> arguments, const std::string& what, Conso
 
 }  // namespace
 
+bool builds_some_only(const std::filesystem::path& workspace) {
+  constexpr std::string_view kVariable = "PIPEGEN_SERVICES:";
+  std::ifstream cache(workspace / "build" / "CMakeCache.txt");
+  for (std::string line; std::getline(cache, line);) {
+    if (line.starts_with(kVariable)) return !line.ends_with("=ALL");
+  }
+  return false;
+}
+
 bool build_workspace(const std::filesystem::path& workspace, Console& console, Signals& signals) {
   const std::filesystem::path build = workspace / "build";
   if (!find_program("cmake")) throw UpError("cmake is not installed: `sudo apt-get install cmake ninja-build g++`");
@@ -52,10 +62,11 @@ bool build_workspace(const std::filesystem::path& workspace, Console& console, S
     return std::filesystem::exists(build / "build.ninja") || std::filesystem::exists(build / "Makefile");
   };
   console.status("building");
-  if (!configured()) {
+  if (!configured() || builds_some_only(workspace)) {
     std::vector<std::string> arguments{"cmake", "-S",           workspace.string(),
-                                       "-B",    build.string(), "-DCMAKE_BUILD_TYPE=Release"};
+                                       "-B",    build.string(), "-DPIPEGEN_SERVICES=ALL"};
     if (!std::filesystem::exists(build / "CMakeCache.txt")) {
+      arguments.emplace_back("-DCMAKE_BUILD_TYPE=Release");
       if (find_program("ninja")) arguments.insert(arguments.end(), {"-G", "Ninja"});
       if (find_program("ccache") && std::getenv("CMAKE_CXX_COMPILER_LAUNCHER") == nullptr) {
         arguments.emplace_back("-DCMAKE_CXX_COMPILER_LAUNCHER=ccache");

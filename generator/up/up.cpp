@@ -109,7 +109,6 @@ std::vector<Program> programs(const UpOptions& options, const std::vector<UpServ
         {"NATS_URL", nats_url},
         {"ADMIN_PORT", "0"},
         {"PIPEGEN_CONFIG", (output / "project.toml").string()},
-        {"OMP_THREAD_LIMIT", "1"},  // tesseract is several times slower with more
         {"LOG_LEVEL", level != nullptr && std::string_view(level) == "debug" ? "debug" : "info"},
     };
     if (!options.sqlite_file.empty()) {

@@ -211,6 +211,8 @@ struct Reader::Impl {
     keys_.clear();
     if (!unescaped_keys_.empty()) unescaped_keys_.clear();
     violations_.clear();
+    is_new_ = false;
+    made_ = {};
     max_depth_ = static_cast<std::size_t>(std::max(max_depth, 0));
     text_.clear();
     text_.reserve(text.size() + kPadding);
@@ -263,10 +265,22 @@ struct Reader::Impl {
 
   /// About a field of the object that the cursor stands on or behind.
   void add_at(std::string_view key, std::string detail) {
-    if (violations_.size() >= kMaxViolations) return;
+    if (violations_.size() < kMaxViolations) violations_.push_back({pointer_to(key), std::move(detail)});
+  }
+
+  std::string pointer_to(std::string_view key) const {
     std::string place = pointer();
     append_segment(place, key);
-    violations_.push_back({std::move(place), std::move(detail)});
+    return place;
+  }
+
+  /// Whether the document is good without that field of the object that the cursor stands behind; or, with `is_here`,
+  /// with a null as its value, which the cursor stands on.
+  bool may_lack(const Field& field, bool is_here) const {
+    if (field.presence == Presence::kOptional) return true;
+    if (!is_new_) return false;
+    if (field.presence == Presence::kFresh) return true;
+    return std::find(made_.begin(), made_.end(), is_here ? pointer() : pointer_to(field.name)) != made_.end();
   }
 
   // -- tokens --
@@ -561,9 +575,16 @@ struct Reader::Impl {
   std::deque<std::string> unescaped_keys_;  // keys that are not in the text as they are
   std::string unescaped_;
   std::vector<Violation> violations_;
+  bool is_new_ = false;  // by parse_new()
+  std::span<const std::string_view> made_{};
 };
 
 Reader::Reader(std::string_view text, int max_depth) : impl_(Impl::take()) { impl_->start(text, max_depth); }
+
+Reader::Reader(std::string_view text, std::span<const std::string_view> made) : Reader(text) {
+  impl_->is_new_ = true;
+  impl_->made_ = made;
+}
 
 Reader::~Reader() { Impl::give_back(std::move(impl_)); }
 
@@ -779,7 +800,7 @@ bool Object::next() {
     } else {
       many_seen_[found] = true;
     }
-    if (!fields_[found].required && *in.p_ == 'n') {
+    if (*in.p_ == 'n' && in.may_lack(fields_[found], true)) {
       in.skip();
       continue;
     }
@@ -787,7 +808,7 @@ bool Object::next() {
   }
   entered_ = false;
   for (std::size_t i = 0; i < count; ++i) {
-    if (fields_[i].required && !seen(i)) in.add_at(fields_[i].name, "is required");
+    if (!seen(i) && !in.may_lack(fields_[i], false)) in.add_at(fields_[i].name, "is required");
   }
   return false;
 }

@@ -249,6 +249,8 @@ struct IngestServer::Impl {
     server.route("GET", "/openapi.json", [this](Request&) { return Response::json(200, std::string(api.openapi)); });
     for (const Upload& upload : api.uploads) {
       add("POST", upload.path, [this, &upload](Request& request) { return post_upload(request, upload); });
+      // Without workflows there is nothing to ask for.
+      if (api.status_bucket.empty()) continue;
       add("GET", upload.path + "/{workflow_id}",
           [this, &upload](Request& request) { return get_status(request, upload); });
       if (!upload.result) continue;
@@ -436,6 +438,7 @@ struct IngestServer::Impl {
       }
       note_accepted(workflow_id, outbox);
       request.log.info("accepted", {{"event", upload.event}, {"bytes", stored.size}});
+      if (api.status_bucket.empty()) return accepted("", outbox.first_message_id(), "");
       return accepted(workflow_id, outbox.first_message_id(), upload.path + "/" + workflow_id);
     };
     const auto digest = [&] {
@@ -467,7 +470,7 @@ struct IngestServer::Impl {
 
   WorkflowStatus status_of(const std::string& workflow_id, const Upload& upload) const {
     const Problem unknown(404, "there is no workflow of this id here");
-    if (workflow_id.size() > kMaxWorkflowId || api.status_bucket.empty()) throw unknown;
+    if (workflow_id.size() > kMaxWorkflowId) throw unknown;
     KeyValue store = status_store();
     std::vector<StatusEntry> entries = read_status(store, workflow_id);
     // The entry of the API itself says which upload began the workflow.

@@ -222,6 +222,19 @@ std::string violations_of(std::string_view text, Read read) {
   }
 }
 
+/// The same for a document that its reader completes.
+template <typename Read>
+std::string violations_of_new(std::string_view text, Read read, std::initializer_list<std::string_view> made) {
+  try {
+    json::parse_new(text, read, made);
+    return "";
+  } catch (const Invalid& invalid) {
+    std::string all;
+    for (const auto& violation : invalid.violations()) all += violation.pointer + "|" + violation.detail + "\n";
+    return all;
+  }
+}
+
 Json read_json(Reader& in) { return in.json(); }
 
 /// Nobody reads anything of the object.
@@ -487,6 +500,30 @@ TEST(Reach, GivesAnItemOfAListOrNothing) {
   EXPECT_EQ(reach(list.items, 2, &Item::number), std::nullopt);
   EXPECT_EQ(reach(list.flags, 0), true);
   EXPECT_EQ(reach(std::optional(list), &List::items, 1, &Item::number), 8);
+}
+
+int read_fresh(Reader& in) {
+  static constexpr Field kFields[] = {{"id", json::kFresh}, {"workflow"}, {"inner", json::kOptional}};
+  for (Object fields(in, kFields); fields.next();) {
+    if (fields.index() == 2) {
+      read_fresh(in);
+    } else {
+      in.string();
+    }
+  }
+  return 0;
+}
+
+TEST(JsonReader, OnlyADocumentThatIsCompletedMayLackWhatIsMadeAndOnlyThere) {
+  EXPECT_EQ(violations_of("{}", read_fresh), "/id|is required\n/workflow|is required\n");
+  EXPECT_EQ(violations_of(R"({"id": null, "workflow": "w"})", read_fresh), "/id|must be a string, not null\n");
+  EXPECT_EQ(violations_of_new("{}", read_fresh, {"/workflow"}), "");
+  EXPECT_EQ(violations_of_new(R"({"id": null, "workflow": null})", read_fresh, {"/workflow"}), "");
+  EXPECT_EQ(violations_of_new("{}", read_fresh, {}), "/workflow|is required\n");
+  EXPECT_EQ(violations_of_new(R"({"inner": {}})", read_fresh, {"/workflow"}), "/inner/workflow|is required\n");
+  EXPECT_EQ(violations_of_new(R"({"workflow": "w", "inner": {}})", read_fresh, {"/inner/workflow"}), "");
+  // Nothing of it is left for the next document of the thread.
+  EXPECT_EQ(violations_of("{}", read_fresh), "/id|is required\n/workflow|is required\n");
 }
 
 TEST(Json, AValueIsJsonOfAColumnAndNothingStaysNothing) {

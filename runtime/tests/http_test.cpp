@@ -966,6 +966,22 @@ TEST_F(IngestTest, StoresARawBodyAndPublishesItsEvent) {
   EXPECT_NE(entry->value.find(R"("produced":{"DocumentCreated":1})"), std::string::npos);
 }
 
+TEST_F(IngestTest, WithoutWorkflowsAnUploadPromisesNone) {
+  server->stop(1s);
+  api.status_bucket.clear();
+  api.uploads.at(0).result.reset();
+  server = std::make_unique<http::IngestServer>(api, settings, metrics);
+  server->start();
+  server->attach(connection);
+  auto http = client();
+  const auto answer = http.Post("/documents", "%PDF-1", "application/pdf");
+  ASSERT_TRUE(answer);
+  ASSERT_EQ(answer->status, 202) << answer->body;
+  EXPECT_FALSE(answer->has_header("Location"));
+  EXPECT_EQ(member(answer->body, "workflow_id"), "");
+  EXPECT_EQ(member(answer->body, "message_id"), message(1).message_id);
+}
+
 TEST_F(IngestTest, TakesAFormWithADocumentAndFieldsInAnyOrder) {
   auto http = client();
   const auto answer = http.Post(

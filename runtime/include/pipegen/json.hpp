@@ -20,6 +20,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <map>
 #include <memory>
@@ -51,12 +52,18 @@ class Invalid : public PermanentError {
   std::vector<Violation> violations_;
 };
 
-inline constexpr bool kOptional = false;
+enum class Presence : std::uint8_t {
+  kRequired,
+  kOptional,
+  kFresh,  // required, but for a document that is read by parse_new()
+};
+inline constexpr Presence kOptional = Presence::kOptional;
+inline constexpr Presence kFresh = Presence::kFresh;
 
 /// A field that an object may have, by its name on the wire.
 struct Field {
   std::string_view name;
-  bool required = true;
+  Presence presence = Presence::kRequired;
 };
 
 struct IntLimits {
@@ -114,6 +121,9 @@ class Reader {
   /// `text` need not outlive the call: it is copied into a padded buffer (reused by the thread). Nesting deeper than
   /// `max_depth` is refused.
   explicit Reader(std::string_view text, int max_depth = 64);
+  /// Of a document that its reader completes before it is published: it may lack its fresh fields, and the fields that
+  /// `made` names by their JSON pointers. `made` has to outlive the reader.
+  Reader(std::string_view text, std::span<const std::string_view> made);
   ~Reader();
   Reader(const Reader&) = delete;
   Reader& operator=(const Reader&) = delete;
@@ -201,6 +211,16 @@ class Object {
 template <typename Read>
 auto parse(std::string_view text, Read read) {
   Reader in(text);
+  auto value = read(in);
+  in.finish();
+  return value;
+}
+
+/// The same for a document that the caller completes and publishes: it may lack its fresh fields, and the fields that
+/// `made` names by their JSON pointers. `parse_new(text, read_order, {"/header", "/header/workflow_id"})`.
+template <typename Read>
+auto parse_new(std::string_view text, Read read, std::initializer_list<std::string_view> made) {
+  Reader in(text, {made.begin(), made.size()});
   auto value = read(in);
   in.finish();
   return value;

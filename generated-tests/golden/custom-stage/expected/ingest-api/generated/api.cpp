@@ -31,10 +31,9 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
 }
 
 std::string post_picture_created(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_picture_created);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_picture_created, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 }  // namespace

@@ -59,8 +59,8 @@ void write(pipegen::json::Writer& out, const Inner& value) {
 
 Header read_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"eventId"},
-      {"timestamp"},
+      {"eventId", pipegen::json::kFresh},
+      {"timestamp", pipegen::json::kFresh},
       {"workflowId"},
   };
   Header out;

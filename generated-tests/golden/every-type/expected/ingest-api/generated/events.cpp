@@ -59,9 +59,9 @@ void write(pipegen::json::Writer& out, const Inner& value) {
 
 Header read_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"eventId", pipegen::json::kOptional},
-      {"timestamp", pipegen::json::kOptional},
-      {"workflowId", pipegen::json::kOptional},
+      {"eventId", pipegen::json::kFresh},
+      {"timestamp", pipegen::json::kFresh},
+      {"workflowId"},
   };
   Header out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {

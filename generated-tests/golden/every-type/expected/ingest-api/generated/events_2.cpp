@@ -21,7 +21,7 @@ EverythingEvent read_everything_event(pipegen::json::Reader& in) {
       {"anObject"},
       {"coAwait"},
       {"colorWithDefault", pipegen::json::kOptional},
-      {"header", pipegen::json::kOptional},
+      {"header"},
       {"innerMap"},
       {"inners"},
       {"maybeBool", pipegen::json::kOptional},

@@ -56,171 +56,147 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
 }
 
 std::string post_happening01(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening01);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening01, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening02(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening02);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening02, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening03(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening03);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening03, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening04(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening04);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening04, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening05(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening05);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening05, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening06(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening06);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening06, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening07(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening07);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening07, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening08(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening08);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening08, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening09(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening09);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening09, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening10(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening10);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening10, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening11(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening11);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening11, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening12(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening12);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening12, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening13(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening13);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening13, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening14(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening14);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening14, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening15(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening15);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening15, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening16(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening16);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening16, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening17(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening17);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening17, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening18(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening18);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening18, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening19(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening19);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening19, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening20(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening20);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening20, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening21(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening21);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening21, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening22(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening22);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening22, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening23(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening23);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening23, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_happening24(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_happening24);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_happening24, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 }  // namespace

@@ -42,81 +42,29 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
   return topology;
 }
 
-/// Like read_book_scanned, but for scan_key, which comes with the upload.
-BookScanned parse_books_upload(pipegen::json::Reader& in) {
-  static constexpr pipegen::json::Field kFields[] = {
-      {"accepted", pipegen::json::kOptional},
-      {"book", pipegen::json::kOptional},
-      {"copy_key", pipegen::json::kOptional},
-      {"empty", pipegen::json::kOptional},
-      {"none", pipegen::json::kOptional},
-      {"numbers", pipegen::json::kOptional},
-      {"problem", pipegen::json::kOptional},
-      {"scan_key", pipegen::json::kOptional},
-      {"words", pipegen::json::kOptional},
-  };
-  BookScanned out;
-  for (pipegen::json::Object fields(in, kFields); fields.next();) {
-    switch (fields.index()) {
-      case 0:
-        out.accepted = read_accepted(in);
-        break;
-      case 1:
-        out.book = read_book(in);
-        break;
-      case 2:
-        out.copy_key = in.object_key<Scans>();
-        break;
-      case 3:
-        out.empty = read_empty(in);
-        break;
-      case 4:
-        out.none = in.list<std::int32_t>([](pipegen::json::Reader& item) { return item.int32(); });
-        break;
-      case 5:
-        out.numbers = in.list<std::int32_t>([](pipegen::json::Reader& item) { return item.int32(); },
-                                            {.min_length = 1, .max_length = 100});
-        break;
-      case 6:
-        out.problem = read_problem(in);
-        break;
-      case 7:
-        out.scan_key = in.object_key<Scans>();
-        break;
-      case 8:
-        out.words = in.list<std::string>([](pipegen::json::Reader& item) { return item.string(); });
-        break;
-    }
-  }
-  return out;
-}
-
 /// What the client gave with the upload, completed by what the API knows.
 BookScanned books_event(std::string_view fields, const std::string&, const std::string& object_key) {
-  auto event = pipegen::json::parse(fields, parse_books_upload);
+  auto event = pipegen::json::parse_new(fields, read_book_scanned, {"/scan_key"});
   event.scan_key = {object_key};
   return event;
 }
 
 std::string post_book_scanned(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_book_scanned);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_book_scanned, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_sound_made(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_sound_made);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_sound_made, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 std::string post_tick(std::string_view body, pipegen::Outbox& outbox) {
-  auto event = pipegen::json::parse(body, read_tick);
-  const std::string workflow_id;
+  auto event = pipegen::json::parse_new(body, read_tick, {});
   publish(outbox, std::move(event));
-  return workflow_id;
+  return {};
 }
 
 }  // namespace

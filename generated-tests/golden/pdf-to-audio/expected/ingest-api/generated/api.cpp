@@ -58,7 +58,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
 PDFCreatedEvent documents_event(std::string_view fields,
                                 const std::string& workflow_id,
                                 const std::string& object_key) {
-  auto event = pipegen::json::parse(fields, read_pdf_created_event);
+  auto event = pipegen::json::parse_new(fields, read_pdf_created_event, {"/header", "/header/workflowId", "/pdfKey"});
   event.header.workflow_id = workflow_id;
   event.pdf_key = {object_key};
   return event;

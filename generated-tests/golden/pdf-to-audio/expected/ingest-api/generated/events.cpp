@@ -23,11 +23,11 @@ void write(pipegen::json::Writer& out, SummaryPlacement value) {
 
 EventHeader read_event_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"eventId", pipegen::json::kOptional},
+      {"eventId", pipegen::json::kFresh},
       {"tenantId", pipegen::json::kOptional},
-      {"timestamp", pipegen::json::kOptional},
+      {"timestamp", pipegen::json::kFresh},
       {"userId", pipegen::json::kOptional},
-      {"workflowId", pipegen::json::kOptional},
+      {"workflowId"},
   };
   EventHeader out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
@@ -174,9 +174,9 @@ void write(pipegen::json::Writer& out, const FinalAudioCreatedEvent& value) {
 PDFCreatedEvent read_pdf_created_event(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
       {"augmentation", pipegen::json::kOptional},
-      {"header", pipegen::json::kOptional},
+      {"header"},
       {"ngl", pipegen::json::kOptional},
-      {"pdfKey", pipegen::json::kOptional},
+      {"pdfKey"},
       {"repetitionPenalty", pipegen::json::kOptional},
       {"seed", pipegen::json::kOptional},
       {"temperature", pipegen::json::kOptional},

@@ -5,9 +5,9 @@ namespace pcm_to_wav {
 
 EventHeader read_event_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"eventId"},
+      {"eventId", pipegen::json::kFresh},
       {"tenantId", pipegen::json::kOptional},
-      {"timestamp"},
+      {"timestamp", pipegen::json::kFresh},
       {"userId", pipegen::json::kOptional},
       {"workflowId"},
   };

@@ -106,9 +106,9 @@ void write(pipegen::json::Writer& out, const Augmentation& value) {
 
 EventHeader read_event_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"eventId"},
+      {"eventId", pipegen::json::kFresh},
       {"tenantId", pipegen::json::kOptional},
-      {"timestamp"},
+      {"timestamp", pipegen::json::kFresh},
       {"userId", pipegen::json::kOptional},
       {"workflowId"},
   };

@@ -49,8 +49,8 @@ void write(pipegen::json::Writer& out, const Crop& value) {
 
 Header read_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"eventId", pipegen::json::kOptional},
-      {"workflowId", pipegen::json::kOptional},
+      {"eventId", pipegen::json::kFresh},
+      {"workflowId"},
   };
   Header out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
@@ -76,7 +76,7 @@ void write(pipegen::json::Writer& out, const Header& value) {
 PictureCreated read_picture_created(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
       {"crop", pipegen::json::kOptional},
-      {"header", pipegen::json::kOptional},
+      {"header"},
       {"pageNumber"},
       {"pictureKey"},
       {"quality", pipegen::json::kOptional},

@@ -5,7 +5,7 @@ namespace label {
 
 Header read_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"eventId"},
+      {"eventId", pipegen::json::kFresh},
       {"workflowId"},
   };
   Header out;

@@ -49,7 +49,7 @@ void write(pipegen::json::Writer& out, const Crop& value) {
 
 Header read_header(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"eventId"},
+      {"eventId", pipegen::json::kFresh},
       {"workflowId"},
   };
   Header out;

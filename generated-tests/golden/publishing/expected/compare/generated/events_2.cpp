@@ -5,7 +5,7 @@ namespace compare {
 
 ReadingTaken read_reading_taken(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"id"},
+      {"id", pipegen::json::kFresh},
       {"kind"},
       {"mark"},
       {"marks"},
@@ -78,7 +78,7 @@ void write(pipegen::json::Writer& out, const ReadingTaken& value) {
 
 RegionChanged read_region_changed(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"id"},
+      {"id", pipegen::json::kFresh},
       {"new", pipegen::json::kOptional},
       {"old"},
       {"source"},

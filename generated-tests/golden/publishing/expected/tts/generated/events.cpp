@@ -23,10 +23,10 @@ void write(pipegen::json::Writer& out, Kind value) {
 
 Mark read_mark(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"id"},
+      {"id", pipegen::json::kFresh},
       {"made_at", pipegen::json::kOptional},
       {"sa_handler", pipegen::json::kOptional},
-      {"second_id"},
+      {"second_id", pipegen::json::kFresh},
   };
   Mark out;
   for (pipegen::json::Object fields(in, kFields); fields.next();) {
@@ -121,7 +121,7 @@ void write(pipegen::json::Writer& out, const ReadingSpoken& value) {
 
 ReadingTaken read_reading_taken(pipegen::json::Reader& in) {
   static constexpr pipegen::json::Field kFields[] = {
-      {"id"},
+      {"id", pipegen::json::kFresh},
       {"kind"},
       {"mark"},
       {"marks"},

@@ -35,7 +35,7 @@ struct PictureCreated {
 PictureCreated read_picture_created(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const PictureCreated& value);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, PictureCreated event);
 
 }  // namespace ingest_api

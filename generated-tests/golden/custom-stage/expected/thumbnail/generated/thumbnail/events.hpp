@@ -49,7 +49,7 @@ struct ThumbnailCreated {
 ThumbnailCreated read_thumbnail_created(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const ThumbnailCreated& value);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, ThumbnailCreated event);
 
 }  // namespace thumbnail

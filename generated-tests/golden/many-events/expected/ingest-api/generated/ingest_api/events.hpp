@@ -287,76 +287,76 @@ struct Happening24 {
 Happening24 read_happening24(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const Happening24& value);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening01 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening02 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening03 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening04 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening05 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening06 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening07 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening08 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening09 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening10 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening11 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening12 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening13 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening14 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening15 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening16 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening17 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening18 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening19 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening20 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening21 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening22 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening23 event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Happening24 event);
 
 }  // namespace ingest_api

@@ -129,13 +129,13 @@ struct Tick {};
 Tick read_tick(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const Tick& value);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, BookScanned event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, SoundMade event);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Tick event);
 
 }  // namespace ingest_api

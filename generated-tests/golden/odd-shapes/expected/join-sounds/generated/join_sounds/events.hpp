@@ -38,7 +38,7 @@ struct SoundsJoined {
 SoundsJoined read_sounds_joined(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const SoundsJoined& value);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, SoundsJoined event);
 
 }  // namespace join_sounds

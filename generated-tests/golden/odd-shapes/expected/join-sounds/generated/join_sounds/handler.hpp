@@ -8,7 +8,7 @@
 
 namespace join_sounds {
 
-/// Handles one SoundMade.
+/// Handles a group of SoundMade.
 /// `events` is a complete group, in order of its index.
 SoundsJoined handle(const std::vector<SoundMade>& events, pipegen::Context& context);
 

@@ -43,7 +43,7 @@ struct Tick {};
 Tick read_tick(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const Tick& value);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, Tick event);
 
 }  // namespace listen_

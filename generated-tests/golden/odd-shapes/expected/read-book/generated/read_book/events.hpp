@@ -126,7 +126,7 @@ struct BookScanned {
 BookScanned read_book_scanned(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const BookScanned& value);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, BookRead event);
 
 }  // namespace read_book

@@ -37,7 +37,7 @@ struct ReadingsJoined {
 ReadingsJoined read_readings_joined(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const ReadingsJoined& value);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, ReadingsJoined event, std::string_view voice, std::string_view group);
 
 }  // namespace gettext_

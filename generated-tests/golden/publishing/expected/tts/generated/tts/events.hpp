@@ -80,7 +80,7 @@ struct ReadingTaken {
 ReadingTaken read_reading_taken(pipegen::json::Reader& in);
 void write(pipegen::json::Writer& out, const ReadingTaken& value);
 
-/// Gives the event its fresh fields and its subject, and hands it to the outbox.
+/// Gives the event its subject, and hands it to the outbox.
 void publish(pipegen::Outbox& outbox, ReadingSpoken event, std::string_view kind);
 
 }  // namespace tts
