@@ -113,6 +113,8 @@ struct Stream {
   Origin origin;
 };
 
+inline constexpr std::chrono::hours kDeadLettersKept{24 * 30};
+
 /// An object bucket, or a key-value bucket that a `collect` names as its state.
 struct Bucket {
   std::string name;      // "TEXT_FILES"

@@ -87,7 +87,7 @@ json topology_view(const Pipeline& pipeline, const Needs& needs, bool idempotenc
   }
   json dead_letters = {".name = " + cpp_string(dead_letter_stream(pipeline)),
                        ".subjects = {" + cpp_string("dlq." + pipeline.name + ".>") + "}"};
-  add_limits(dead_letters, std::chrono::hours(24 * 30), 0, most_replicas(pipeline), Storage::kFile);
+  add_limits(dead_letters, kDeadLettersKept, 0, most_replicas(pipeline), Storage::kFile);
   stream_views.push_back({{"lines", dead_letters}});
 
   json object_views = json::array();

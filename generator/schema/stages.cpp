@@ -166,8 +166,9 @@ void resolve_collect(Resolution& r, const Node& node, const Span& where, const R
       Bucket bucket;
       bucket.name = *name;
       bucket.cpp_name = cpp_tag_name(*name);
-      // Longer than a group may wait, so that the worker can say what was missing before the server forgets it.
-      bucket.max_age = 2 * spec.expires;
+      // The items of a group that could not be joined, as long as the dead letter whose replay joins them; besides, as
+      // long as a group may wait, and as long again, so that a worker says what was missing before the server forgets.
+      bucket.max_age = kDeadLettersKept + 2 * spec.expires;
       bucket.origin = stage.origin;
       if (!stage.consumes.empty()) {
         // As safe as the stream whose messages it stands for.

@@ -428,6 +428,8 @@ TEST(Schema, StageHasWhatItSaysAndDefaultsForTheRest) {
   ASSERT_TRUE(join.collect);
   EXPECT_EQ(join.collect->by.names, (std::vector<std::string>{"header", "workflow_id"}));
   EXPECT_EQ(join.collect->expires, std::chrono::hours(2));
+  EXPECT_EQ(pipeline.key_values.at("JOIN_STATE").max_age, std::chrono::hours(24 * 30 + 4))
+      << "a dead letter of a join can be replayed for 30 days, and needs the items";
 }
 
 TEST(Schema, EveryFieldOfAProducedEventHasItsSourceInOrder) {

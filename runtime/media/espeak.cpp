@@ -5,10 +5,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <fstream>
 
 #include "media/pcm.hpp"
 #include "pipegen/error.hpp"
@@ -39,6 +42,8 @@ void write_all(const void* data, std::size_t size) {
     size -= static_cast<std::size_t>(written);
   }
 }
+
+static_assert(std::endian::native == std::endian::little, "samples are written as they lie in memory");
 
 int pass_on(short* wave, int count, espeak_EVENT*) {
   if (wave != nullptr && count > 0) write_all(wave, static_cast<std::size_t>(count) * sizeof *wave);
@@ -124,16 +129,26 @@ class Child {
 
 }  // namespace
 
-Pcm speak_with_espeak(const Context& context, const std::string& text, const std::string& voice) {
+Pcm speak_with_espeak(Context& context, const std::string& text, const std::string& voice) {
   Child child(text, voice);
-  std::vector<std::byte> audio;
+  Pcm pcm{.file = std::filesystem::path(context.scratch()) / "speech.pcm"};
+  std::ofstream out(pcm.file, std::ios::binary | std::ios::trunc);
+  std::int32_t rate = 0;
+  std::size_t of_rate = 0;  // octets of it that were read
   std::array<std::byte, 64 * 1024> block;
   // Nothing takes a second an octet to say; some versions never come to an end with some texts.
-  const std::size_t limit = (text.size() + 60) * 48'000 * sizeof(std::int16_t);
+  const std::uint64_t limit = (text.size() + 60) * 48'000 * sizeof(std::int16_t);
   for (std::size_t got; (got = child.read(block, context)) > 0;) {
-    audio.insert(audio.end(), block.begin(), block.begin() + static_cast<std::ptrdiff_t>(got));
-    if (audio.size() > limit) throw PermanentError("espeak-ng does not come to an end with the text");
+    BytesView samples = BytesView(block).first(got);
+    const std::size_t first = std::min(sizeof rate - of_rate, got);
+    std::memcpy(reinterpret_cast<std::byte*>(&rate) + of_rate, samples.data(), first);
+    of_rate += first;
+    samples = samples.subspan(first);
+    if (!out.write(reinterpret_cast<const char*>(samples.data()), static_cast<std::streamsize>(samples.size()))) break;
+    pcm.size += samples.size();
+    if (pcm.size > limit) throw PermanentError("espeak-ng does not come to an end with the text");
   }
+  if (!out.flush()) throw TransientError("cannot write " + pcm.file.string() + ": is the disk full?");
   const int status = child.wait();
   if (WIFEXITED(status) && WEXITSTATUS(status) == kNoVoice) {
     throw PermanentError("espeak-ng has no voice \"" + voice + "\"");
@@ -141,15 +156,11 @@ Pcm speak_with_espeak(const Context& context, const std::string& text, const std
   if (WIFEXITED(status) && WEXITSTATUS(status) == kNoData) {
     throw ConfigError("espeak-ng cannot load its data: install espeak-ng-data");
   }
-  std::int32_t rate = 0;
-  if (status != 0 || audio.size() < sizeof rate) {
+  if (status != 0 || of_rate < sizeof rate) {
     throw TransientError("espeak-ng could not speak the text" +
                          (WIFSIGNALED(status) ? " (signal " + std::to_string(WTERMSIG(status)) + ")" : std::string()));
   }
-  std::memcpy(&rate, audio.data(), sizeof rate);
-  Pcm pcm{.samples = std::vector<std::int16_t>((audio.size() - sizeof rate) / sizeof(std::int16_t)),
-          .sample_rate = rate};
-  std::memcpy(pcm.samples.data(), audio.data() + sizeof rate, pcm.samples.size() * sizeof(std::int16_t));
+  pcm.sample_rate = rate;
   return pcm;
 }
 

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 
 #include "core/placeholders.hpp"
-#include "media/files.hpp"
 #include "media/pcm.hpp"
 #include "pipegen/error.hpp"
 #include "pipegen/process.hpp"
@@ -11,44 +11,54 @@ namespace pipegen::actions {
 
 namespace {
 
-std::uint32_t little_endian(const std::byte* bytes, int count) {
+void write_file(const std::filesystem::path& path, BytesView bytes) {
+  std::ofstream out(path, std::ios::binary);
+  out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  if (!out.flush()) throw TransientError("cannot write " + path.string() + ": is the disk full?");
+}
+
+std::uint32_t little_endian(const char* bytes, int count) {
   std::uint32_t value = 0;
-  for (int i = count - 1; i >= 0; --i) value = value << 8 | std::to_integer<std::uint32_t>(bytes[i]);
+  for (int i = count - 1; i >= 0; --i) value = value << 8 | static_cast<unsigned char>(bytes[i]);
   return value;
 }
 
-void append_samples(Pcm& pcm, BytesView data) {
-  for (std::size_t i = 0; i + 1 < data.size(); i += 2) {
-    pcm.samples.push_back(static_cast<std::int16_t>(little_endian(data.data() + i, 2)));
-  }
+/// Up to that many octets from there.
+std::string read_at(std::ifstream& in, std::uint64_t at, std::size_t size) {
+  std::string octets(size, '\0');
+  in.clear();
+  in.seekg(static_cast<std::streamoff>(at));
+  in.read(octets.data(), static_cast<std::streamsize>(size));
+  octets.resize(static_cast<std::size_t>(in.gcount()));
+  return octets;
 }
 
-/// The samples of a 16-bit mono WAV; raw PCM is taken as it is.
-Pcm decode(const Bytes& audio, std::int64_t raw_rate) {
-  Pcm pcm;
-  pcm.sample_rate = raw_rate;
-  const std::string_view text = text_of(audio);
-  if (!text.starts_with("RIFF") || text.size() < 12 || text.substr(8, 4) != "WAVE") {
-    if (audio.size() % 2 != 0) throw PermanentError("the speech program's output ends in half a sample");
-    append_samples(pcm, audio);
-    return pcm;
+/// Where the samples of a 16-bit mono WAV are; raw PCM is taken as it is.
+Pcm find_samples(const std::filesystem::path& file, std::int64_t raw_rate) {
+  std::error_code error;
+  const std::uint64_t end = std::filesystem::file_size(file, error);
+  std::ifstream in(file, std::ios::binary);
+  // A file of our own scratch folder that cannot be read is not the message's fault.
+  if (error || !in) throw TransientError("cannot read " + file.string());
+  const std::string begin = read_at(in, 0, 12);
+  if (begin.size() < 12 || !begin.starts_with("RIFF") || begin.substr(8) != "WAVE") {
+    if (end % 2 != 0) throw PermanentError("the speech program's output ends in half a sample");
+    return {.file = file, .size = end, .sample_rate = raw_rate};
   }
-  bool has_format = false;
-  for (std::size_t at = 12; at + 8 <= audio.size();) {
-    const std::string_view name = text.substr(at, 4);
-    const std::size_t left = audio.size() - at - 8;
+  std::int64_t rate = 0;
+  for (std::uint64_t at = 12; at + 8 <= end;) {
+    const std::string chunk = read_at(in, at, 8 + 16);
+    if (chunk.size() < 8) break;
     // A program that writes to a pipe cannot go back to fill in the length: then the chunk is all that is left.
-    const std::size_t size = std::min<std::size_t>(little_endian(audio.data() + at + 4, 4), left);
-    const std::byte* body = audio.data() + at + 8;
-    if (name == "fmt " && size >= 16) {
-      const bool pcm16 = little_endian(body + 2, 2) == 1 && little_endian(body + 14, 2) == 16;
+    const std::uint64_t size = std::min<std::uint64_t>(little_endian(chunk.data() + 4, 4), end - at - 8);
+    if (chunk.starts_with("fmt ") && size >= 16 && chunk.size() == 8 + 16) {
+      const char* format = chunk.data() + 8;
+      const bool pcm16 = little_endian(format + 2, 2) == 1 && little_endian(format + 14, 2) == 16;
       if (!pcm16) throw PermanentError("the speech program makes WAV that is not 16-bit mono");
-      pcm.sample_rate = little_endian(body + 4, 4);
-      has_format = true;
-    } else if (name == "data") {
-      if (!has_format) break;
-      append_samples(pcm, BytesView(body, size));
-      return pcm;
+      rate = little_endian(format + 4, 4);
+    } else if (chunk.starts_with("data")) {
+      if (rate == 0) break;
+      return {.file = file, .begin = at + 8, .size = size - size % 2, .sample_rate = rate};
     }
     at += 8 + size + size % 2;
   }
@@ -82,13 +92,12 @@ Pcm speak_with_program(Context& context, const Speak& options, const std::string
   } else {
     program.input = bytes_of(text);
   }
+  if (!to_file) program.output_file = output_file;
   const ProgramResult result = run_program(arguments.list, program);
   context.throw_if_stopped();
   throw_if_failed(name, result);
-  if (to_file && !std::filesystem::exists(output_file)) {
-    throw TransientError(name + " ended well but wrote no audio");
-  }
-  return decode(to_file ? read_file(output_file) : result.output, options.sample_rate);
+  if (!std::filesystem::exists(output_file)) throw TransientError(name + " ended well but wrote no audio");
+  return find_samples(output_file, options.sample_rate);
 }
 
 }  // namespace pipegen::actions

@@ -43,6 +43,8 @@ void check_filter(std::string_view filter) {
   check_key(key);
 }
 
+Headers purge_headers() { return {{kOperation, "PURGE"}, {"Nats-Rollup", "sub"}}; }
+
 /// DEL and PURGE markers are what a removed key leaves behind.
 bool is_marker(const Stored& message) {
   return message.headers.find("KV-Operation: DEL") != std::string::npos ||
@@ -78,8 +80,9 @@ std::uint64_t revision_of(const Outcome& outcome, const std::string& bucket, std
 
 /// Nothing when the key has moved on from `revision` (0: it has no message at all).
 std::optional<std::uint64_t> publish_if(Connection& connection, const std::string& bucket, std::string_view key,
-                                        std::string_view value, std::uint64_t revision) {
-  const Outcome outcome = publish(connection, bucket, key, value, {{kExpectedSequence, std::to_string(revision)}});
+                                        std::string_view value, std::uint64_t revision, Headers headers = {}) {
+  headers[kExpectedSequence] = std::to_string(revision);
+  const Outcome outcome = publish(connection, bucket, key, value, headers);
   if (outcome.code == JSStreamWrongLastSequenceErr) return std::nullopt;
   return revision_of(outcome, bucket, key);
 }
@@ -127,11 +130,19 @@ void KeyValue::remove(std::string_view key) {
 
 void KeyValue::purge(std::string_view key) {
   check_key(key);
-  const auto revision = revision_of(
-      publish(*connection_, bucket_, key, {}, {{kOperation, "PURGE"}, {"Nats-Rollup", "sub"}}), bucket_, key);
+  const auto revision = revision_of(publish(*connection_, bucket_, key, {}, purge_headers()), bucket_, key);
   // The marker told the watchers; without it the key takes no room any more.
   nats::purge(connection_->handles(), stream_of(bucket_), prefix_of(bucket_) + std::string(key), revision + 1,
               what_of(bucket_));
+}
+
+bool KeyValue::purge(std::string_view key, std::uint64_t revision) {
+  check_key(key);
+  const auto marker = publish_if(*connection_, bucket_, key, {}, revision, purge_headers());
+  if (!marker) return false;
+  nats::purge(connection_->handles(), stream_of(bucket_), prefix_of(bucket_) + std::string(key), *marker + 1,
+              what_of(bucket_));
+  return true;
 }
 
 std::size_t KeyValue::count(std::string_view filter) {

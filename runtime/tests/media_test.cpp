@@ -16,6 +16,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 #include <thread>
 
 #include "http/status.hpp"
@@ -793,6 +794,31 @@ TEST_F(Speak, StopsInTheMiddleWhenToldTo) {
   EXPECT_THROW(actions::speak(stopped, call), Cancelled);
   EXPECT_EQ(stopped.asked, 4) << "it went on";
   EXPECT_FALSE(files().info("page.pcm"));
+}
+
+/// The most memory that this process had in RAM, in MiB.
+long peak_of_memory() {
+  std::istringstream status(read_file("/proc/self/status"));
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::stol(line.substr(6)) / 1024;
+  }
+  throw std::runtime_error("no VmHWM");
+}
+
+TEST_F(Speak, NeedsNoMoreMemoryForALongText) {
+  std::string text;
+  while (text.size() < 20'000) text += kSentence;
+  actions::Speak program = options(text);
+  program.engine = "program";
+  program.program = {"head", "-c", "64000000", "/dev/zero"};
+  speak(options(kSentence));
+  write_file("/proc/self/clear_refs", "5");  // the peak is what it has now
+  const long before = peak_of_memory();
+  actions::speak(context_, options(text));
+  EXPECT_GT(files().info("page.pcm")->size, 40'000'000u);
+  actions::speak(context_, program);
+  EXPECT_EQ(files().info("page.pcm")->size, 64'000'000u);
+  EXPECT_LT(peak_of_memory() - before, 24) << "MiB";
 }
 
 TEST_F(Speak, GivesAProgramItsTextAndValuesAndLeavesOutWhatIsAbsent) {

@@ -1007,6 +1007,17 @@ TEST_F(Keys, AreCreatedOnceAndAgainAfterTheyWereRemoved) {
   EXPECT_EQ(state.get("a")->value, "four");
 }
 
+TEST_F(Keys, ArePurgedOnlyAtTheRevisionThatWasRead) {
+  const auto revision = *state.create("a", "one");
+  const auto next = state.put("a", "two");
+  EXPECT_FALSE(state.purge("a", revision));
+  EXPECT_EQ(state.get("a")->value, "two");
+  EXPECT_TRUE(state.purge("a", next));
+  EXPECT_EQ(state.count(">"), 0U);
+  EXPECT_FALSE(state.purge("a", next));
+  EXPECT_TRUE(state.create("a", "three"));
+}
+
 TEST_F(Keys, AreUpdatedOnlyFromTheRevisionThatWasRead) {
   const auto revision = *state.create("a", "one");
   const auto next = state.update("a", "two", revision);

@@ -190,6 +190,29 @@ TEST_P(Refusals, RenewedCertificatesAreUsedByTheSameProcess) {
   EXPECT_TRUE(process.ended() && process.exit_status() == 78) << process.log();
 }
 
+TEST_P(Refusals, ToldToEndWhileItEndsForRenewedCertificatesAServiceDoesNotBeginAgain) {
+  make_certificates({{"good", 2}, {"renewed", 2}});
+  NatsServer server({}, tls("good"));
+  for (const char* kind : {".pem", ".key"}) std::filesystem::copy_file(file("good") + kind, file("client") + kind);
+  std::vector<std::string> settings = certificates("client");
+  settings.insert(settings.end(),
+                  {"REFUSALS_SERVICE=" + service(), "NATS_URL=" + server.url(), "NATS_CERTIFICATES_EVERY=100ms",
+                   "DATABASE_URL=sqlite:" + (folder_.path() / "test.db").string(), "WORK_SERVICE_GRACE_PERIOD=3s",
+                   "ENTITY_WORKER_SERVICE_GRACE_PERIOD=3s", "INGEST_API_GRACE_PERIOD=3s"});
+  Process process({}, settings);
+  ASSERT_TRUE(process.says("\"ready\"")) << process.log();
+  server.kill(SIGSTOP);  // a worker waits for it at its end
+  for (const char* kind : {".pem", ".key"}) {
+    std::filesystem::copy_file(file("renewed") + kind, file("client") + kind,
+                               std::filesystem::copy_options::overwrite_existing);
+  }
+  ASSERT_TRUE(process.says("begins again")) << process.log();
+  process.signal(SIGTERM);
+  EXPECT_TRUE(process.ends_within(20s)) << process.log();
+  EXPECT_TRUE(process.ended() && process.exit_status() == 0) << process.log();
+  server.kill(SIGCONT);
+}
+
 TEST_P(Refusals, AServerWithoutJetStream) {
   const NatsServer server({"--no-jetstream"});
   expect(refused(server), {"has no JetStream", "start it as `nats-server -js`"});

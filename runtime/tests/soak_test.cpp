@@ -183,11 +183,15 @@ TEST_F(SoakTest, EventsThroughAStageLeaveNothingBehind) {
   stage.concurrency = 2;
   stage.dead_letter_stream = "SOAK_DLQ";
   stage.dead_letter_subject = "dlq.soak.work";
-  std::atomic<std::size_t> handled = 0;
+  stage.backoff = {10ms};
+  std::atomic<std::size_t> handled = 0, tried_again = 0;
   stage.handle = [&](std::string_view payload, Context& context, Outbox& outbox) {
     const Event event = json::parse(payload, read_event);
     context.set_workflow(event.workflow_id);
     // Some are handled in another way: logged about, or tried again.
+    const MessageInfo& message = context.message();
+    if (message.sequence % 10'000 == 5'000 && message.deliveries == 1) throw TransientError("not now");
+    if (message.deliveries > 1) ++tried_again;
     if (++handled % 10'000 == 0) context.log().info("still here");
     outbox.publish({.event = "Output", .subject = "out", .payload = std::string(payload)});
   };
@@ -205,6 +209,7 @@ TEST_F(SoakTest, EventsThroughAStageLeaveNothingBehind) {
   std::printf("figure: a soak of a stage: %.0f events/s\n", static_cast<double>(events) / took.count());
   soak.check(events);
   EXPECT_EQ(handled, events);
+  EXPECT_GE(tried_again, events / 10'000);
   EXPECT_EQ(messages_in("SOAK_DLQ"), 0u);
   EXPECT_TRUE(worker.stop());
 }

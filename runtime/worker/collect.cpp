@@ -16,6 +16,8 @@ constexpr std::string_view kOpen = "open", kJoining = "joining", kPublishing = "
 
 /// A worker that began to expire a group and has not ended within this time has died.
 constexpr auto kExpiringPatience = std::chrono::minutes(1);
+/// In one round, which takes about a millisecond each: the end of the process waits for it.
+constexpr std::size_t kMostForgotten = 1'000;
 
 std::int64_t index_of(const KeyValue::Entry& entry) {
   const std::string_view token = std::string_view(entry.key).substr(entry.key.rfind('.') + 1);
@@ -24,17 +26,44 @@ std::int64_t index_of(const KeyValue::Entry& entry) {
   return index;
 }
 
-/// "3", "3 and 7", "3, 7 and 9"; long lists end in "and 12 more".
-std::string list_text(const std::vector<std::int64_t>& numbers) {
+/// Which of the items 1 to `count` are not there. As ranges, and few of them: only a message says how large its group
+/// is.
+struct Missing {
+  std::int64_t count = 0;
+  std::string text;  // "3", "1-4 and 7", "3, 7 and 9"; long lists end in "and 12 more"
+};
+
+/// `items` are in order of index.
+Missing missing_of(const std::vector<KeyValue::Entry>& items, std::int64_t count) {
   constexpr std::size_t kNamed = 20;
-  std::string text;
-  const std::size_t named = std::min(numbers.size(), kNamed);
-  for (std::size_t i = 0; i < named; ++i) {
-    if (i > 0) text += i + 1 == numbers.size() ? " and " : ", ";
-    text += std::to_string(numbers[i]);
+  struct Range {
+    std::int64_t first, last;
+    std::int64_t size() const { return last - first + 1; }
+  };
+  std::vector<Range> ranges;
+  std::int64_t last = 0;
+  for (const auto& item : items) {
+    const std::int64_t index = index_of(item);
+    if (index - last > 1) ranges.push_back({last + 1, index - 1});
+    last = std::max(last, index);
   }
-  if (numbers.size() > named) text += " and " + std::to_string(numbers.size() - named) + " more";
-  return text;
+  if (last < count) ranges.push_back({last + 1, count});
+
+  Missing missing;
+  std::int64_t unnamed = 0;
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    const Range& range = ranges[i];
+    missing.count += range.size();
+    if (i >= kNamed) {
+      unnamed += range.size();
+      continue;
+    }
+    if (i > 0) missing.text += i + 1 == ranges.size() ? " and " : ", ";
+    missing.text += std::to_string(range.first);
+    if (range.size() > 1) missing.text += "-" + std::to_string(range.last);
+  }
+  if (unnamed > 0) missing.text += " and " + std::to_string(unnamed) + " more";
+  return missing;
 }
 
 std::string duration_text(std::chrono::milliseconds time) {
@@ -208,6 +237,18 @@ std::optional<Collector::Group> Collector::find(const std::string& token) {
   return parse_group(*entry);
 }
 
+/// Two workers may have the group's message in hand at a time: the slower one finds things gone.
+bool Collector::is_done(const std::string& token) {
+  const auto group = find(token);
+  return group && group->state == kDone;
+}
+
+std::vector<KeyValue::Entry> Collector::items_of(const std::string& token) {
+  auto items = state_.entries(token + ".item.*");
+  std::sort(items.begin(), items.end(), [](const auto& a, const auto& b) { return index_of(a) < index_of(b); });
+  return items;
+}
+
 bool Collector::move(const std::string& token, Group& group, std::string state, std::string owner) {
   Group moved = group;
   moved.state = std::move(state);
@@ -269,6 +310,8 @@ void Collector::take(std::string_view payload, Context& context, CallOutbox& out
     // The group may have ended between the look at it and the item, which then is in nobody's list.
     group = find(token);
     if (group && is_over()) state_.purge(key);
+    // The bucket no longer has what it was to be joined from: it expires, with this item.
+    if (group && group->state == kFailed) move(token, *group, std::string(kOpen), "");
     return;
   }
 
@@ -285,9 +328,9 @@ void Collector::take(std::string_view payload, Context& context, CallOutbox& out
 
 /// False when another worker that has the same message in hand was faster.
 bool Collector::join(const std::string& token, Group& group, Context& context, CallOutbox& outbox) {
-  auto items = state_.entries(token + ".item.*");
-  std::sort(items.begin(), items.end(), [](const auto& a, const auto& b) { return index_of(a) < index_of(b); });
+  auto items = items_of(token);
   if (items.size() != static_cast<std::size_t>(group.count)) {
+    if (is_done(token)) return false;
     throw TransientError("group " + group.name + " has " + std::to_string(items.size()) + " of " +
                          std::to_string(group.count) + " items in its bucket");
   }
@@ -321,6 +364,7 @@ void Collector::publish(const std::string& token, Group& group, Context& context
     const Group::Event& event = group.events[i];
     auto payload = state_.get(Group::event_key(token, group.attempt, i));
     if (!payload) {
+      if (is_done(token)) return outbox.set_has_status();
       throw TransientError("event " + std::to_string(i + 1) + " of " + std::to_string(group.events.size()) +
                            " that group " + group.name + " was joined to is no longer in its bucket");
     }
@@ -332,7 +376,12 @@ void Collector::publish(const std::string& token, Group& group, Context& context
   // Before the group is done: after that, a redelivery no longer knows what was made.
   publish_done_status(stage_, context.message(), outbox);
   outbox.wait_stored();
-  move(token, group, std::string(kDone), group.owner);
+  while (!move(token, group, std::string(kDone), group.owner)) {
+    auto current = find(token);
+    // Otherwise it has ended, and whoever saw to that takes care of what it leaves.
+    if (!current || current->state != kPublishing || current->attempt != group.attempt) return;
+    group = *std::move(current);  // only its time was changed
+  }
   remove_items(token);
 }
 
@@ -356,6 +405,7 @@ void Collector::failed(const Delivery& delivery) {
 
 Collector::Round Collector::expire(DeadLetters& dead_letters) {
   Round round;
+  std::size_t forgotten = 0;
   for (const KeyValue::Entry& entry : state_.entries("*.group")) {
     Group group;
     try {
@@ -368,9 +418,24 @@ Collector::Round Collector::expire(DeadLetters& dead_letters) {
       round.expired.push_back(std::move(*one));
     } else if (group.state == kOpen || group.is_begun()) {
       ++round.open;
+    } else if (forgotten < kMostForgotten && forget_if_old(token, group)) {
+      ++forgotten;
     }
   }
   return round;
+}
+
+/// Of a group that has ended only the word about it is kept, for items that come late; that too is looked at in every
+/// round.
+bool Collector::forget_if_old(const std::string& token, const Group& group) {
+  if (group.state != kDone && group.state != kExpired) return false;
+  if (clock_.wall_time() - group.changed_at <= 2 * collect_.expires) return false;
+  // Listed before the group is gone and purged after it: a new group of this name keeps its own.
+  auto left = state_.entries(token + ".item.*");
+  for (auto& event : state_.entries(token + ".event.*")) left.push_back(std::move(event));
+  if (!state_.purge(token + ".group", group.revision)) return false;
+  for (const KeyValue::Entry& entry : left) state_.purge(entry.key, entry.revision);
+  return true;
 }
 
 std::optional<Collector::Expired> Collector::expire(const std::string& token, Group& group, DeadLetters& dead_letters) {
@@ -383,31 +448,25 @@ std::optional<Collector::Expired> Collector::expire(const std::string& token, Gr
   const bool forgotten = (group.state == kOpen || group.is_begun()) && present - group.changed_at > patience;
   if (!late && !left_behind && !forgotten) return std::nullopt;
 
-  auto items = state_.entries(token + ".item.*");
-  std::sort(items.begin(), items.end(), [](const auto& a, const auto& b) { return index_of(a) < index_of(b); });
   // Complete: the message that completed it is in somebody's hand, and joins it.
-  const bool complete = items.size() >= static_cast<std::size_t>(group.count);
+  const bool complete = state_.count(token + ".item.*") >= static_cast<std::size_t>(group.count);
   if (group.state == kOpen && complete && !forgotten) return std::nullopt;
   if (!move(token, group, std::string(kExpiring), group.owner)) return std::nullopt;
 
-  std::vector<std::int64_t> missing;
-  auto item = items.begin();
-  for (std::int64_t index = 1; index <= group.count; ++index) {
-    if (item != items.end() && index_of(*item) == index) {
-      ++item;
-    } else {
-      missing.push_back(index);
-    }
-  }
+  // Only now: whoever stored an item before it may not have seen that, and has acked it.
+  const auto items = items_of(token);
+  const Missing missing = missing_of(items, group.count);
   std::string reason;
-  if (missing.empty()) {
+  if (missing.count > 0) {
+    reason = (missing.count == 1 ? "item " : "items ") + missing.text + " of " + std::to_string(group.count) +
+             " never came within " + duration_text(collect_.expires);
+  } else if (complete) {
     reason = "all " + std::to_string(group.count) + " items came, but the message that was to join them is gone";
   } else {
-    reason = (missing.size() == 1 ? "item " : "items ") + list_text(missing) + " of " + std::to_string(group.count) +
-             " never came within " + duration_text(collect_.expires);
+    reason = "all " + std::to_string(group.count) + " items came, but not within " + duration_text(collect_.expires);
   }
   reason += " (group " + group.name + ")";
-  publish_parts(token, group, items, missing, reason, dead_letters);
+  publish_parts(token, group, items, missing.text, reason, dead_letters);
   remove_items(token);
   move(token, group, std::string(kExpired), group.owner);
   return Expired{group.name, group.workflow_id, reason};
@@ -415,17 +474,17 @@ std::optional<Collector::Expired> Collector::expire(const std::string& token, Gr
 
 /// What did come, so that nothing is lost: in as many dead letters as it takes.
 void Collector::publish_parts(const std::string& token, const Group& group, const std::vector<KeyValue::Entry>& items,
-                              const std::vector<std::int64_t>& missing, const std::string& reason,
-                              DeadLetters& dead_letters) {
+                              const std::string& missing, const std::string& reason, DeadLetters& dead_letters) {
   const auto room = static_cast<std::size_t>(std::max<std::int64_t>(connection_.max_payload(), 0));
   const std::size_t most = room > 0 ? std::min<std::size_t>(512u << 10, room / 2) : 512u << 10;
+  const std::size_t frame = group.name.size() * 6 + missing.size() + 256;  // in JSON, without the items
   std::vector<std::vector<const KeyValue::Entry*>> parts(1);
-  std::size_t size = 0;
+  std::size_t size = frame;
   for (const auto& item : items) {
     const std::size_t more = item.value.size() * 2 + 64;
     if (size + more > most && !parts.back().empty()) {
       parts.emplace_back();
-      size = 0;
+      size = frame;
     }
     parts.back().push_back(&item);
     size += more;

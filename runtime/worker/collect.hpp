@@ -26,8 +26,8 @@ namespace pipegen::worker {
 /// The group moves from open to joining (owned by one message, which is not acked before the join is done), to
 /// publishing once the handler has returned and its events are kept in the bucket, then to done. The owner's redelivery
 /// goes on where the worker died: it joins nothing that was joined, and publishes the very events that were made then.
-/// Or the group moves to failed, when that message is dead-lettered; or to expired. Every move is a compare-and-set of
-/// the group's entry.
+/// Or the group moves to failed, when that message is dead-lettered, and keeps its items for a replay of it; or to
+/// expired. Every move is a compare-and-set of the group's entry.
 class Collector {
  public:
   Collector(nats::Connection& connection, const Stage& stage, const AnyClock& clock = AnyClock::real());
@@ -51,7 +51,7 @@ class Collector {
   /// Gives up on groups that wait for longer than `expires`, and on complete ones that nobody has worked on for
   /// `expires`, the stage's timeout and its delays (the message that would do it is gone): dead-letters all that came
   /// of them, in as many parts as it takes, and removes their items. Groups that another worker takes care of are left
-  /// to it. Throws Unavailable.
+  /// to it. Forgets groups that ended twice `expires` ago. Throws Unavailable.
   Round expire(DeadLetters& dead_letters);
 
  private:
@@ -59,14 +59,18 @@ class Collector {
   static Group parse_group(const KeyValue::Entry& entry);
   static std::string to_json(const Group& group);
   std::optional<Group> find(const std::string& token);
+  bool is_done(const std::string& token);
+  /// In order of index.
+  std::vector<KeyValue::Entry> items_of(const std::string& token);
   bool move(const std::string& token, Group& group, std::string state, std::string owner);
   class Recording;
   bool join(const std::string& token, Group& group, Context& context, CallOutbox& outbox);
   void publish(const std::string& token, Group& group, Context& context, CallOutbox& outbox);
   void remove_items(const std::string& token);
+  bool forget_if_old(const std::string& token, const Group& group);
   std::optional<Expired> expire(const std::string& token, Group& group, DeadLetters& dead_letters);
   void publish_parts(const std::string& token, const Group& group, const std::vector<KeyValue::Entry>& items,
-                     const std::vector<std::int64_t>& missing, const std::string& reason, DeadLetters& dead_letters);
+                     const std::string& missing, const std::string& reason, DeadLetters& dead_letters);
 
   nats::Connection& connection_;
   const Stage& stage_;

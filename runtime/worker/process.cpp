@@ -156,7 +156,8 @@ int run_process(
   const bool clean = program->stop();
   if (traces) traces->close();
   log.info("stopped");
-  if (begins_again) begin_again();
+  // Whoever told it to end while it stopped does not want it again.
+  if (begins_again && !stop.wait(milliseconds(0))) begin_again();
   // Without a server, or with a handler or transaction that goes on, there is nothing that destructors could wait for
   // in time.
   if (!clean || !connection.connected()) ::_exit(0);

@@ -43,6 +43,8 @@ class KeyValue {
   void remove(std::string_view key);
   /// Removes the key and its history.
   void purge(std::string_view key);
+  /// The same; false when the key is no longer at `revision`, which then stays as it is.
+  bool purge(std::string_view key, std::uint64_t revision);
 
   /// How many live keys match `filter` ("job-1.*", "job-1.>"). Deleted keys that were not purged count.
   std::size_t count(std::string_view filter);

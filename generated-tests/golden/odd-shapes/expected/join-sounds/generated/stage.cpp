@@ -37,7 +37,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
   topology.add_key_value({
       .schema_name = "SOUNDS_STATE",
       .name = settings.text("nats.sounds_state_key_value_bucket", "SOUNDS_STATE"),
-      .max_age = std::chrono::hours(2),
+      .max_age = std::chrono::hours(722),
   });
   return topology;
 }

@@ -45,7 +45,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
   topology.add_key_value({
       .schema_name = "WAV_AGGREGATOR_STATE",
       .name = settings.text("nats.wav_aggregator_state_key_value_bucket", "WAV_AGGREGATOR_STATE"),
-      .max_age = std::chrono::hours(48),
+      .max_age = std::chrono::hours(768),
   });
   topology.add_key_value({
       .schema_name = "PDF_TO_AUDIO_STATUS",

@@ -41,7 +41,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
   topology.add_key_value({
       .schema_name = "JOIN_STATE",
       .name = settings.text("nats.join_state_key_value_bucket", "JOIN_STATE"),
-      .max_age = std::chrono::hours(48),
+      .max_age = std::chrono::hours(768),
   });
   return topology;
 }
