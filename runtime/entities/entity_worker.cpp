@@ -5,6 +5,8 @@
 #include <exception>
 #include <utility>
 
+#include "core/json_text.hpp"
+#include "core/sha256.hpp"
 #include "pipegen/error.hpp"
 #include "pipegen/json.hpp"
 #include "worker/retries.hpp"
@@ -30,6 +32,17 @@ std::int64_t version_of(const Delivery& delivery, std::int64_t stream_created) {
 Timestamp received_at(const Delivery& delivery) {
   if (const auto given = parse_timestamp(delivery.header("Pipegen-Received-At"))) return *given;
   return Timestamp(std::chrono::microseconds(delivery.key.stored_at / 1000));
+}
+
+// Octets. An index of PostgreSQL takes no entry of some thousands, and the API asks for no longer id.
+constexpr std::size_t kMaxMessageId = 256;
+
+/// The id as the key of a status row. Whoever publishes chooses it: one that databases do not take gives way to its
+/// hash.
+std::string status_id(std::string_view id) {
+  if (id.size() <= kMaxMessageId && id.find('\0') == std::string_view::npos && json::is_utf8(id))
+    return std::string(id);
+  return "sha256:" + hex(Sha256::of(bytes_of(id)));
 }
 
 Counter& errors_of(Metrics& metrics, const std::string& stage, const char* kind) {
@@ -496,8 +509,16 @@ void EntityWorker::bury(Writer& writer, const std::vector<Failure>& failures) {
                                         failure.is_counted || writer.note_all ? 0 : 1));
   }
   writer.batch.clear();
+  const auto note = [&] {
+    try {
+      writer.session->write(writer.batch, writer.statuses);
+    } catch (const PermanentError& error) {
+      // To try again would never end; the dead letters say the same.
+      log_.warning("the status of dead letters could not be written", {{"error", error.what()}});
+    }
+  };
   const bool noted = holds_.until_available("dead-letters", [&] { dead_letters_.publish_all(letters); }) &&
-                     holds_.until_available("database", [&] { writer.session->write(writer.batch, writer.statuses); });
+                     holds_.until_available("database", note);
   for (const Failure& failure : failures) {
     const Delivery& delivery = *failure.item.delivery;
     if (!noted) {
@@ -516,7 +537,7 @@ void EntityWorker::bury(Writer& writer, const std::vector<Failure>& failures) {
 
 sql::MessageStatus EntityWorker::status_of(const Item& item, sql::MessageState state, std::string error,
                                            int attempts) const {
-  return {.message_id = std::string(item.delivery->id()),
+  return {.message_id = status_id(item.delivery->id()),
           .entity_type = std::string(spec_.entities[item.entity].name),
           .state = state,
           .attempts = attempts,

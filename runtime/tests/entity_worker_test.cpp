@@ -313,6 +313,50 @@ TEST_P(EntityWorkers, OnlyWhatIsBadIsDeadLettered) {
   EXPECT_EQ(classes.size(), 3u - (postgres_ ? 0 : 1)) << "a class for what is no JSON, one for NUL, one for twins";
 }
 
+/// Whoever publishes chooses the ids. Those that no database takes have their hash in the table.
+TEST_P(EntityWorkers, AMessageOfAnyIdIsWrittenOrDeadLetteredAndStopsNobody) {
+  std::string noise(4'000, ' ');  // PostgreSQL would compress less
+  std::mt19937 random(7);
+  for (char& c : noise) c = static_cast<char>('!' + random() % 90);
+  const auto running = worker(quick(), "max_deliver = 2\n");
+  const std::vector<std::string> ids = {"\xff\xfe", noise,
+                                        "Gr\xc3\xbc\xc3\x9f"
+                                        "e"};
+  for (const std::string& id : ids) {
+    const auto send = [&](const std::string& payload, const std::string& more) {
+      publish("thing", payload, "", {{"Pipegen-Message-Id", more + id}});
+    };
+    send(thing("good" + std::to_string(id.size())), "a");
+    send("{", "b");
+    send(thing("orphan", 1, ",\"group\":\"never\""), "c");
+  }
+  ASSERT_TRUE(eventually([&] { return left() == 0; })) << running->readiness().reason;
+  EXPECT_EQ(count("things"), 3);
+  EXPECT_EQ(left("SHOP_DLQ"), 6);
+  const auto rows = [&](const std::string& where) {
+    return sql().value("SELECT count(*) FROM message_status WHERE " + where);
+  };
+  EXPECT_EQ(rows("status = 'completed'"), "3");
+  EXPECT_EQ(rows("status = 'dead_lettered'"), "6");
+  EXPECT_EQ(rows("message_id LIKE 'sha256:%'"), "6");
+  EXPECT_EQ(rows("message_id LIKE '_Gr\xc3\xbc\xc3\x9f"
+                 "e'"),
+            "3");
+}
+
+TEST_P(EntityWorkers, AStatusThatTheTableDoesNotTakeHoldsNoDeadLetterUp) {
+  const char* no_row = GetParam() ? "ALTER TABLE message_status ADD CHECK (message_id <> 'bad')"
+                                  : "CREATE TRIGGER no_row BEFORE INSERT ON message_status WHEN NEW.message_id = 'bad' "
+                                    "BEGIN SELECT RAISE(ABORT, 'no'); END";
+  sql().rows(no_row);
+  const auto running = worker();
+  publish("thing", "{", "bad");
+  publish("thing", thing("good"), "good");
+  ASSERT_TRUE(eventually([&] { return left() == 0; })) << running->readiness().reason;
+  EXPECT_EQ(left("SHOP_DLQ"), 1);
+  EXPECT_EQ(count("things"), 1);
+}
+
 TEST_P(EntityWorkers, AnOlderMessageNeverOverwritesANewerRow) {
   const auto running = worker();
   const auto first = publish("thing", thing("a", 1), "one");
