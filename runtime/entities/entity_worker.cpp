@@ -364,7 +364,7 @@ void EntityWorker::write_alone(Writer& writer, const Items& items) {
   const std::string why = "the process ended while it was written, with nothing else";
   int attempts = 0;
   const bool noted = holds_.until_available("database", [&] {
-    attempts = writer.session->note_attempt(status_of(item, sql::MessageState::kProcessing, why));
+    attempts = writer.session->note_attempt(status_of(item, sql::MessageState::kProcessing, why, 1));
   });
   if (!noted) return intake_.hand_back(*item.delivery);
   log_.warning("a message that was in hand at several ends of the process is written alone",
@@ -471,8 +471,9 @@ void EntityWorker::retry_or_bury(Writer& writer, const std::vector<Failure>& fai
     const Delivery& delivery = *failure.item.delivery;
     int attempts = 0;
     const bool available = holds_.until_available("database", [&] {
-      attempts =
-          writer.session->note_attempt(status_of(failure.item, sql::MessageState::kFailed, failure.reason.message));
+      // One that is written alone was counted before.
+      attempts = writer.session->note_attempt(
+          status_of(failure.item, sql::MessageState::kFailed, failure.reason.message, writer.note_all ? 0 : 1));
     });
     if (!available) {
       intake_.hand_back(delivery);

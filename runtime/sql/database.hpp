@@ -23,7 +23,7 @@ struct MessageStatus {
   std::string message_id{};  // its key
   std::string entity_type{};
   MessageState state = MessageState::kAccepted;
-  int attempts = 0;     // to write the message; write() adds them to those of before
+  int attempts = 0;     // to write the message; write() and note_attempt() add them to those of before
   std::string error{};  // of the last one; empty: none
   Timestamp received_at{};
   Timestamp updated_at{};
@@ -56,9 +56,9 @@ class Session {
   /// newer one, changes nothing. When some are rejected, nothing is written: leave them out and write the others.
   virtual std::vector<Rejected> write(const Batch& batch, std::span<const MessageStatus> statuses) = 0;
 
-  /// Adds one to the message's attempts, with its state and error, and gives their number. A message that is completed
-  /// or dead-lettered already stays so; one that is completed and now `processing` again was written before: that is
-  /// no other attempt, and nothing to blame it for.
+  /// Adds `status.attempts` (0: it was counted before) to the message's attempts, with its state and error, and gives
+  /// their number. A message that is completed stays so: that it is `processing` again is no other attempt, and nothing
+  /// to blame it for; that it failed is one. One that is dead-lettered is replayed, and counted anew.
   virtual int note_attempt(const MessageStatus& status) = 0;
   /// Inserts or replaces.
   virtual void put_status(const MessageStatus& status) = 0;

@@ -163,7 +163,7 @@ class PostgresqlSession final : public Session {
                                          " RETURNING attempts";
     int attempts = 0;
     guarded([&] {
-      add_status(status, 1);
+      add_status(status);
       connection_->send_prepared("note_attempt", statement, parameters_);
       const auto results = connection_->finish();
       attempts = static_cast<int>(integer_at(results.at(0), 0, 0));
@@ -178,7 +178,7 @@ class PostgresqlSession final : public Session {
         "excluded.entity_type, status = excluded.status, attempts = excluded.attempts, error = excluded.error, "
         "received_at = excluded.received_at, updated_at = excluded.updated_at, traceparent = excluded.traceparent";
     guarded([&] {
-      add_status(status, status.attempts);
+      add_status(status);
       connection_->send_prepared("put_status", statement, parameters_);
       connection_->finish();
     });
@@ -370,12 +370,12 @@ class PostgresqlSession final : public Session {
     connection_->send_prepared(fresh ? "insert_statuses" : "upsert_statuses", fresh ? insert : upsert, parameters_);
   }
 
-  void add_status(const MessageStatus& status, int attempts) {
+  void add_status(const MessageStatus& status) {
     parameters_.clear();
     parameters_.add_text(status.message_id);
     parameters_.add_text(status.entity_type);
     parameters_.add_text(to_string(status.state));
-    parameters_.add_integer(attempts);
+    parameters_.add_integer(status.attempts);
     if (status.error.empty()) {
       parameters_.add_null();
     } else {

@@ -448,6 +448,29 @@ TEST_P(EntityWorkers, ADeadLetterIsReplayedTwiceAndIsThereOnce) {
   EXPECT_FALSE(box.find(letter->sequence));
 }
 
+TEST_P(EntityWorkers, AReplayedDeadLetterIsTriedAsOftenAsAnyMessage) {
+  const std::string more = "max_deliver = 3\n";
+  auto running = worker(quick(), more);
+  publish("thing", thing("a", 7, ",\"group\":\"late\""), "order");
+  ASSERT_TRUE(eventually([&] { return left("SHOP_DLQ") == 1 && left() == 0; }));
+  running.reset();
+  EntityWorkerOptions options = quick();
+  options.backoff = {1s};
+  running = worker(options, more);
+  DeadLetterBox box(connection_, "SHOP_DLQ");
+  box.each({}, [&](const DeadLetter& letter) {
+    box.replay(letter);
+    return true;
+  });
+  ASSERT_TRUE(eventually([&] { return sql().value("SELECT status FROM message_status") == "failed"; }));
+  publish("group", "\"late\"", "parent");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(count("things"), 1);
+  EXPECT_EQ(left("SHOP_DLQ"), 1);
+  EXPECT_EQ(sql().value("SELECT status || ' ' || attempts FROM message_status WHERE message_id = 'order'"),
+            "completed 2");
+}
+
 TEST_P(EntityWorkers, LargeMessagesDoNotFillTheMemory) {
   EntityWorkerOptions options = quick();
   options.most_bytes_in_hand = 2u << 20;
@@ -603,6 +626,17 @@ TEST_P(EntityWorkers, WhatIsARowIsBlamedForNoEndOfTheProcess) {
   ASSERT_TRUE(eventually([&] { return left() == 0; }));
   EXPECT_EQ(left("SHOP_DLQ"), 0);
   EXPECT_EQ(sql().value("SELECT status || ' ' || attempts FROM message_status WHERE message_id = 'm'"), "completed 1");
+}
+
+TEST_P(EntityWorkers, ATryOfWhatIsWrittenAloneIsOneTry) {
+  const std::string more = "max_deliver = 3\n";
+  worker(quick(), more).reset();
+  publish("thing", thing("orphan", 1, ",\"group\":\"never\""), "orphan");
+  deliver("thing-writers", 9);
+  const auto running = worker(quick(), more);
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(left("SHOP_DLQ"), 1);
+  EXPECT_EQ(sql().value("SELECT status || ' ' || attempts FROM message_status"), "dead_lettered 3");
 }
 
 TEST_P(EntityWorkers, AMessageThatEndsTheProcessIsDeadLetteredAlone) {

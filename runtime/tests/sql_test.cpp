@@ -368,6 +368,7 @@ TEST_P(BothDatabases, StatusRowsAreWrittenWithTheRowsAndKeepTheirAttempts) {
 
   MessageStatus failed = status_of("m1", MessageState::kFailed);
   failed.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  failed.attempts = 1;
   failed.error = std::string("it's \"bad\" \xff\0 \xf0\x9f\x98\x80", 17);
   EXPECT_EQ(session->note_attempt(failed), 1);
   EXPECT_EQ(session->note_attempt(failed), 2);
@@ -394,7 +395,9 @@ TEST_P(BothDatabases, StatusRowsAreWrittenWithTheRowsAndKeepTheirAttempts) {
 
   EXPECT_TRUE(session->write(batch, std::span(statuses).last(1)).empty());
   EXPECT_EQ(session->find_status("m1")->attempts, 3) << "it was completed, and came again";
-  EXPECT_EQ(session->note_attempt(status_of("m1", MessageState::kProcessing)), 3);
+  MessageStatus begun = status_of("m1", MessageState::kProcessing);
+  begun.attempts = 1;
+  EXPECT_EQ(session->note_attempt(begun), 3);
   EXPECT_EQ(session->note_attempt(failed), 4);
   EXPECT_EQ(session->find_status("m1")->state, MessageState::kCompleted) << "what is completed stays so";
 
@@ -403,8 +406,23 @@ TEST_P(BothDatabases, StatusRowsAreWrittenWithTheRowsAndKeepTheirAttempts) {
   dead.error = "no";
   session->put_status(dead);
   EXPECT_EQ(session->find_status("m3")->attempts, 4);
-  EXPECT_EQ(session->note_attempt(status_of("m3", MessageState::kProcessing)), 5);
-  EXPECT_EQ(session->find_status("m3")->state, MessageState::kDeadLettered);
+  dead.attempts = 0;
+  EXPECT_TRUE(session->write(Batch(schema), std::vector{dead}).empty());
+  EXPECT_EQ(session->find_status("m3")->attempts, 4) << "it was counted before, and nobody heard of the commit";
+  begun.message_id = failed.message_id = "m3";
+  EXPECT_EQ(session->note_attempt(begun), 1) << "it is replayed";
+  EXPECT_EQ(session->find_status("m3")->state, MessageState::kProcessing);
+  failed.attempts = 0;
+  EXPECT_EQ(session->note_attempt(failed), 1) << "the same attempt";
+  EXPECT_EQ(session->find_status("m3")->state, MessageState::kFailed);
+  EXPECT_EQ(session->note_attempt(begun), 2);
+  dead.attempts = 1;
+  EXPECT_TRUE(session->write(Batch(schema), std::vector{dead}).empty());
+  EXPECT_EQ(session->find_status("m3")->attempts, 3);
+  MessageStatus replayed = status_of("m3");
+  replayed.attempts = 1;
+  EXPECT_TRUE(session->write(Batch(schema), std::vector{replayed}).empty());
+  EXPECT_EQ(session->find_status("m3")->attempts, 1);
   dead.attempts = 0;
   dead.error = "";
   session->put_status(dead);
@@ -903,6 +921,7 @@ TEST_P(BothDatabases, TheIngestionApiFindsAMessageFromAnyThread) {
   EXPECT_FALSE(find("m1").has_value());
   MessageStatus status = status_of("m1", MessageState::kFailed);
   status.error = "why";
+  status.attempts = 1;
   session->note_attempt(status);
   std::vector<std::jthread> threads;
   for (int i = 0; i < 8; ++i) {
