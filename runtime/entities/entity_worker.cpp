@@ -221,8 +221,9 @@ void EntityWorker::accept(std::size_t entity, nats::Message message, std::int64_
   if (!delivery) return;
   const bool suspect = is_suspect(*delivery);
   const std::int64_t version = version_of(*delivery, stream_created);
+  const bool was_here = delivery->deliveries > 1 || !delivery->header("Pipegen-Version").empty();
   const std::lock_guard lock(mutex_);
-  (suspect ? suspects_ : queue_).push_back({std::move(delivery), entity, version});
+  (suspect ? suspects_ : queue_).push_back({std::move(delivery), entity, version, was_here});
   work_.notify_one();
 }
 
@@ -412,11 +413,11 @@ void EntityWorker::write_rows(Writer& writer, std::span<const Item> items, std::
   }
   if (writer.in_batch.empty()) return;
   writer.statuses.clear();
-  if (status_rows_ || writer.note_all) {
-    for (const Item& item : writer.in_batch) {
-      // One that is written alone was counted before.
-      writer.statuses.push_back(status_of(item, sql::MessageState::kCompleted, {}, writer.note_all ? 0 : 1));
-    }
+  for (const Item& item : writer.in_batch) {
+    // What failed before has a row in any case, which must not go on to say so.
+    if (!status_rows_ && !writer.note_all && !item.was_here) continue;
+    // One that is written alone was counted before.
+    writer.statuses.push_back(status_of(item, sql::MessageState::kCompleted, {}, writer.note_all ? 0 : 1));
   }
   const Items written = writer.in_batch;  // halving fills it anew
   std::vector<sql::Session::Rejected> rejected;

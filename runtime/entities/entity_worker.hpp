@@ -86,6 +86,7 @@ class EntityWorker {
     std::shared_ptr<worker::Delivery> delivery{};
     std::size_t entity = 0;
     std::int64_t version = 0;
+    bool was_here = false;  // delivered before, or published again: there may be a status row of it
   };
   using Items = std::vector<Item>;
   /// What a writer has of its own.
@@ -95,7 +96,7 @@ class EntityWorker {
     sql::Batch batch;
     std::vector<sql::MessageStatus> statuses;
     std::vector<Item> in_batch;  // by message of the batch
-    bool note_all = false;       // status rows even if they are off
+    bool note_all = false;       // status rows even if they are off, of an attempt that is counted
   };
   struct Failure {
     Item item;

@@ -405,6 +405,25 @@ TEST_P(EntityWorkers, AReferenceToARowThatComesLaterIsTriedAgain) {
   EXPECT_EQ(sql().value("SELECT status FROM message_status WHERE message_id = 'child'"), "completed");
 }
 
+TEST_P(EntityWorkers, WithoutStatusRowsWhatFailedAndSucceededIsNotSaidToHaveFailed) {
+  EntityWorkerOptions options = quick();
+  options.backoff = {200ms};
+  const auto running = worker(options, "max_deliver = 50\nstatus_rows = false\n");
+  publish("thing", thing("child", 1, ",\"group\":\"late\""), "child");
+  publish("thing", "{", "bad");
+  const auto status = [&](const std::string& id) {
+    return sql().value("SELECT coalesce(max(status), '') FROM message_status WHERE message_id = '" + id + "'");
+  };
+  ASSERT_TRUE(eventually([&] { return status("child") == "failed" && status("bad") == "dead_lettered"; }));
+  publish("group", "\"late\"", "parent");
+  publish("thing", thing("mended"), "again", {{"Pipegen-Message-Id", "bad"}, {"Pipegen-Version", "1"}});
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(status("child"), "completed");
+  EXPECT_EQ(status("bad"), "completed");
+  EXPECT_EQ(count("things"), 2);
+  EXPECT_EQ(count("message_status"), 2) << "one that succeeds at once has no row";
+}
+
 TEST_P(EntityWorkers, WhatFailsTooOftenIsDeadLettered) {
   const auto running = worker(quick(), "max_deliver = 3\n");
   publish("thing", thing("orphan", 1, ",\"group\":\"never\""), "orphan");
