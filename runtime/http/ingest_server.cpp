@@ -254,8 +254,8 @@ struct IngestServer::Impl {
       add("GET", upload.path + "/{workflow_id}",
           [this, &upload](Request& request) { return get_status(request, upload); });
       if (!upload.result) continue;
-      server.route("GET", upload.path + "/{workflow_id}/" + upload.result->as,
-                   [this, &upload](Request& request) { return get_result(request, upload); });
+      add("GET", upload.path + "/{workflow_id}/" + upload.result->as,
+          [this, &upload](Request& request) { return get_result(request, upload); });
     }
     for (const EventRoute& event : api.events) {
       add("POST", "/events/" + event.event, [this, &event](Request& request) { return post_event(request, event); });

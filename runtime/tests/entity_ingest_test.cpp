@@ -756,8 +756,9 @@ TEST_F(EntityIngestTest, WithTokensEveryRouteButTheOpenOnesNeedsOne) {
                                     {{"Authorization", "Basic first-token-of-the-two"}}};
   for (const auto& headers : wrong) {
     for (const auto& answer :
-         {http.Post("/ingest/order", headers, order(1), kJson), http.Post("/ingest/message", headers, order(1), kJson),
-          http.Post("/ingest/batch", headers, order(1), kJson),
+         {http.Post("/ingest/order", headers, order(1), kJson), http.Post("/ingest/ORDER", headers, order(1), kJson),
+          http.Post("/ingest/customer", headers, order(1), kJson),
+          http.Post("/ingest/message", headers, order(1), kJson), http.Post("/ingest/batch", headers, order(1), kJson),
           http.Get("/ingest/status/" + Uuid::random().to_string(), headers)}) {
       ASSERT_TRUE(answer);
       EXPECT_EQ(answer->status, 401);

@@ -1613,6 +1613,38 @@ TEST_F(IngestTest, StreamsLargeUploadsAndDownloadsWithFlatMemory) {
   EXPECT_LT(resident_kib() - before_download, 24u * 1024);
 }
 
+TEST_F(IngestTest, WithTokensEveryRouteOfUploadsAndEventsNeedsOne) {
+  const std::string token = "a-token-of-an-api";
+  http::IngestServer closed(api, Settings::from("", "test", {{"INGEST_API_TOKENS", token}}), metrics);
+  closed.start();
+  closed.attach(connection);
+  httplib::Client http("127.0.0.1", closed.port());
+  const httplib::Headers known = {{"Authorization", "Bearer " + token}};
+  const std::string workflow = member(http.Post("/documents", known, "%PDF", "application/pdf")->body, "workflow_id");
+  ASSERT_NE(workflow, "");
+  ObjectStore(connection, "AUDIO").put("final.wav", bytes_of("RIFF"));
+  finish(workflow, "final.wav");
+  const std::string path = "/documents/" + workflow;
+  const auto answers = [&](const httplib::Headers& headers) {
+    std::vector<int> statuses;
+    for (const std::string& target : {path, path + "/audio", "/notes/" + workflow}) {
+      statuses.push_back(http.Get(target, headers)->status);
+      statuses.push_back(http.Head(target, headers)->status);
+    }
+    statuses.push_back(http.Post("/documents", headers, "%PDF", "application/pdf")->status);
+    statuses.push_back(http.Post("/notes", headers, "x", "text/plain")->status);
+    statuses.push_back(
+        http.Post("/events/NoteCreated", headers, R"({"workflow":"w","text":"x"})", "application/json")->status);
+    return statuses;
+  };
+  for (const httplib::Headers& headers : {httplib::Headers{}, httplib::Headers{{"Authorization", "Bearer other"}}}) {
+    EXPECT_EQ(answers(headers), std::vector<int>(9, 401));
+  }
+  EXPECT_EQ(messages(), 1);
+  EXPECT_EQ(answers(known), (std::vector<int>{200, 200, 200, 200, 404, 404, 202, 202, 202}));
+  EXPECT_EQ(http.Get(path + "/audio", known)->body, "RIFF");
+}
+
 TEST_F(IngestTest, ServesItsDescription) {
   auto http = client();
   EXPECT_EQ(http.Get("/openapi.json")->body, R"({"openapi":"3.1.0"})");
