@@ -24,11 +24,7 @@ constexpr std::size_t kMaxErrors = 1'000;  // that the answer to a batch lists
 // Octets of all of them. Twice as much has to fit a message of 1 MiB, where repetitions find the answer.
 constexpr std::size_t kMaxErrorsSize = 256 * 1024;
 constexpr std::size_t kMaxErrorSize = 16 * 1024;
-constexpr std::size_t kMaxViolations = 100;  // of one line
-constexpr auto kPatience = 5s;               // with another request of the same Idempotency-Key
-// Its process may have died after the publish: the message is published again, and the stream must still know its id.
-// One that lives after all does no harm, for it publishes under the same id or loses the key before it does.
-constexpr auto kTakeover = 10s;
+constexpr std::size_t kMaxViolations = 100;         // of one line
 constexpr std::uint64_t kAnySize = UINT64_MAX / 2;  // of a batch: it is never in memory as a whole
 
 /// Of a version 7 UUID.

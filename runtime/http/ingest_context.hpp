@@ -21,6 +21,12 @@
 
 namespace pipegen::http {
 
+/// For requests that publish at once. With another request of the same Idempotency-Key:
+inline constexpr std::chrono::milliseconds kPatience{5'000};
+/// Its process may have died after the publish: the message is published again, and the stream must still know its id.
+/// One that lives after all does no harm, for it publishes under the same id or loses the key before it does.
+inline constexpr std::chrono::milliseconds kTakeover{10'000};
+
 /// What a request was answered with when it was accepted; kept for repetitions of it.
 struct Accepted {
   std::string body{};

@@ -1384,6 +1384,54 @@ TEST_F(IngestTest, ARequestThatDiedAfterItsEventIsFinishedWithTheSamePayloadOnly
   EXPECT_EQ(messages(), 0);
 }
 
+/// What a process leaves that dies at some point of an event's request.
+TEST_F(IngestTest, AnEventWhoseRequestDiedIsTakenOverInTimeAndThereOnce) {
+  const std::string body = R"({"workflow":"w","text":"x"})";
+  const auto die = [&](const std::string& key, std::chrono::seconds ago) {
+    http::Idempotency died(connection, "KEYS_1", 0ms);
+    auto claim = died.begin("/events/NoteCreated", key);
+    died.commit(claim, base64url(Sha256::of(bytes_of(body))));
+    // It was so long ago.
+    KeyValue keys(connection, "KEYS_1");
+    json::Writer out;
+    out.begin_object();
+    out.field("state", "running");
+    out.field("at", now() - ago);
+    out.field("id", claim.id);
+    out.field("digest", claim.digest);
+    out.end_object();
+    keys.put(claim.entry, out.take());
+    return Uuid::derived(claim.id + ":_ingest:0").to_string();
+  };
+  auto http = client();
+  const auto post = [&](const std::string& key) {
+    return http.Post("/events/NoteCreated", {{"Idempotency-Key", key}}, body, "application/json");
+  };
+  // Behind the publish: the stream still knows the id.
+  const std::string first = die("a", 11s);
+  connection.publish("notes.created", body, first);
+  auto answer = post("a");
+  EXPECT_EQ(answer->status, 202) << answer->body;
+  EXPECT_EQ(member(answer->body, "message_id"), first);
+  EXPECT_EQ(messages(), 1);
+  // Long ago, and noted: nobody knows the id any more but the status.
+  const std::string second = die("b", 3600s);
+  statuses().put(http::status_key("w", "_ingest", second), http::status_value(entry("", "done", {}, 1)));
+  answer = post("b");
+  EXPECT_EQ(answer->status, 202) << answer->body;
+  EXPECT_EQ(member(answer->body, "message_id"), second);
+  EXPECT_EQ(messages(), 1);
+  // Before the publish.
+  const std::string third = die("c", 11s);
+  EXPECT_EQ(post("c")->status, 202);
+  EXPECT_EQ(messages(), 2);
+  EXPECT_EQ(message(2).message_id, third);
+  // One that may be at work.
+  die("d", 0s);
+  EXPECT_EQ(post("d")->status, 409);
+  EXPECT_EQ(messages(), 2);
+}
+
 TEST_F(IngestTest, AFailedRequestGivesItsIdempotencyKeyBack) {
   auto http = client();
   const httplib::Headers key = {{"Idempotency-Key", "k"}};
