@@ -312,6 +312,31 @@ TEST(HttpServerTest, GivesUpOnAHeadThatDoesNotCome) {
   EXPECT_NE(client.read_all().find("HTTP/1.1 408"), std::string::npos);
 }
 
+TEST(HttpServerTest, AtTheLimitTheConnectionThatIsIdleMakesRoom) {
+  TestServer test({.threads = 1, .connections = 4});
+  const RawClient idle(test.server.port()), other(test.server.port());
+  const auto greet = [](const RawClient& client) {
+    client.send("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    EXPECT_NE(client.read_until("you\"}").find("200"), std::string::npos);
+  };
+  greet(idle);
+  greet(other);  // the only thread has left the first one by now
+  const RawClient head(test.server.port());
+  greet(head);  // and the poller, which took this one, has it back
+  // It has a minute until its next request; these have ten seconds for their heads, and thirty for a body.
+  head.send("GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+  const RawClient body(test.server.port());
+  body.send("POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\na");
+  const auto answer = test.client().Get("/hello");
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 200);
+  EXPECT_EQ(idle.read_all(), "") << "it is closed";
+  head.send("\r\n");
+  EXPECT_TRUE(head.read_all().starts_with("HTTP/1.1 200"));
+  body.send("bc");
+  EXPECT_TRUE(body.read_all().ends_with("abc"));
+}
+
 TEST(HttpServerTest, ClientsThatSendSmallBodiesSlowlyHoldNobodyUp) {
   TestServer test({.threads = 2, .body_timeout = 10min});
   std::vector<std::unique_ptr<RawClient>> slow;
