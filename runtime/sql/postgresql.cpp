@@ -210,6 +210,9 @@ class PostgresqlSession final : public Session {
     return found;
   }
 
+  /// False before the first call, and when the last one lost the connection.
+  bool connected() const { return connection_ != nullptr; }
+
   bool has_status_table() {
     bool there = false;
     guarded([&] {
@@ -490,20 +493,30 @@ class Readers {
  public:
   explicit Readers(PostgresqlOptions options) : options_(std::move(options)) {}
 
+  /// Whoever asks for a status must not keep those waiting who do not: it waits kPatience for a session, and for
+  /// PostgreSQL while that is away not at all.
   std::optional<MessageRecord> find(std::string_view message_id) {
     auto session = take();
+    const bool was_connected = session->connected();
     try {
       auto found = look_up(*session, message_id);
-      give_back(std::move(session));
+      give_back(std::move(session), false);
       return record_of(std::move(found));
+    } catch (const Unavailable&) {
+      // One that lost its connection may well get another.
+      give_back(std::move(session), was_connected ? std::optional<bool>() : true);
+      throw;
     } catch (...) {
-      give_back(std::move(session));
+      give_back(std::move(session), std::nullopt);
       throw;
     }
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
   static constexpr int kMost = 4;
+  static constexpr auto kPatience = std::chrono::seconds(1);
+  static constexpr auto kTryEvery = std::chrono::seconds(2);  // to connect, when it failed
 
   /// Before the first migration of whoever writes there is no such table, and no message.
   static std::optional<MessageStatus> look_up(PostgresqlSession& session, std::string_view message_id) {
@@ -517,7 +530,13 @@ class Readers {
 
   std::unique_ptr<PostgresqlSession> take() {
     std::unique_lock lock(mutex_);
-    returned_.wait(lock, [this] { return !idle_.empty() || made_ < kMost; });
+    const auto begun = Clock::now();
+    const auto is_away = [&] { return away_ && Clock::now() < next_try_; };
+    const bool got =
+        returned_.wait_until(lock, begun + kPatience, [&] { return is_away() || !idle_.empty() || made_ < kMost; });
+    if (is_away()) throw Unavailable("PostgreSQL was away a moment ago");
+    if (!got) throw Unavailable("every session that reads from PostgreSQL is waiting for it");
+    next_try_ = begun + kTryEvery;  // while one tries, the others need not
     if (idle_.empty()) {
       ++made_;
       return std::make_unique<PostgresqlSession>(options_, schema_, none_);
@@ -527,10 +546,13 @@ class Readers {
     return session;
   }
 
-  void give_back(std::unique_ptr<PostgresqlSession> session) {
+  /// `away`: whether PostgreSQL is, if that is known now.
+  void give_back(std::unique_ptr<PostgresqlSession> session, std::optional<bool> away) {
     const std::lock_guard lock(mutex_);
     idle_.push_back(std::move(session));
-    returned_.notify_one();
+    away_ = away.value_or(away_);
+    if (away == true) next_try_ = Clock::now() + kTryEvery;
+    returned_.notify_all();
   }
 
   const PostgresqlOptions options_;
@@ -540,6 +562,8 @@ class Readers {
   std::condition_variable returned_{};
   std::vector<std::unique_ptr<PostgresqlSession>> idle_{};
   int made_ = 0;
+  bool away_ = false;  // at the last try to connect
+  Clock::time_point next_try_{};
 };
 
 }  // namespace

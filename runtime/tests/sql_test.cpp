@@ -1135,6 +1135,33 @@ TEST(PostgresOutage, AServerThatHangsIsUnavailable) {
   EXPECT_EQ(backend.query("SELECT note FROM orders"), Lines{"three"});
 }
 
+TEST(PostgresOutage, ThoseWhoAskForAStatusWaitForAServerThatHangsTogetherAndNotInTurn) {
+  PostgresServer server;
+  Postgres backend(server, "connect_timeout = '2s'\n");
+  backend.open(order_schema())->migrate();
+  const FindMessage find = backend.find_message();
+  server.signal_all(SIGSTOP);
+  const auto start = Clock::now();
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 24; ++i) {
+    threads.emplace_back([&] { thrown_by<Unavailable>([&] { find("m"); }); });
+  }
+  threads.clear();
+  EXPECT_LT(Clock::now() - start, 6s) << "24 in turn, four at a time, take 12 s";
+  const auto at_once = Clock::now();
+  thrown_by<Unavailable>([&] { find("m"); });
+  EXPECT_LT(Clock::now() - at_once, 500ms);
+  server.signal_all(SIGCONT);
+  std::optional<bool> found;
+  for (const auto end = Clock::now() + 20s; !found && Clock::now() < end; std::this_thread::sleep_for(10ms)) {
+    try {
+      found = find("m").has_value();
+    } catch (const Unavailable&) {
+    }
+  }
+  EXPECT_EQ(found, false) << "it goes on when the server does";
+}
+
 TEST(PostgresOutage, AConnectionThatTheServerEndsIsMadeAnew) {
   Postgres backend;
   const Schema schema = order_schema();
