@@ -34,6 +34,10 @@ Timestamp received_at(const Delivery& delivery) {
   return Timestamp(std::chrono::microseconds(delivery.key.stored_at / 1000));
 }
 
+constexpr auto kRemoveStatusesEvery = std::chrono::hours(1);
+constexpr std::size_t kStatusesAtATime = 5'000;   // that are removed in one transaction
+constexpr auto kRemovePause = milliseconds(100);  // between two: the writers want to write, too
+
 // Octets. An index of PostgreSQL takes no entry of some thousands, and the API asks for no longer id.
 constexpr std::size_t kMaxMessageId = 256;
 
@@ -93,6 +97,7 @@ EntityWorker::EntityWorker(nats::Connection& connection, EntityWorkerSpec spec, 
       batch_size_(static_cast<std::size_t>(settings.integer(spec_.section + ".batch_size", 500, 1, 10'000))),
       writers_count_(writers_of(spec_, settings, database)),
       status_rows_(settings.flag(spec_.section + ".status_rows", true)),
+      status_max_age_(settings.duration(spec_.section + ".status_max_age", std::chrono::hours(30 * 24))),
       max_deliver_(static_cast<int>(settings.integer(spec_.section + ".max_deliver", 5, 1, 1'000))),
       database_(database),
       log_(Logger().with({{"stage", spec_.name}})),
@@ -147,9 +152,10 @@ void EntityWorker::start() {
   {
     const std::lock_guard lock(mutex_);
     ticking_ = true;
-    writers_left_ = writers_count_;
+    threads_left_ = writers_count_ + (status_max_age_ > milliseconds(0) ? 1 : 0);
   }
   for (std::size_t i = 0; i < writers_count_; ++i) writers_.emplace_back([this] { write_batches(); });
+  if (status_max_age_ > milliseconds(0)) writers_.emplace_back([this] { remove_old_statuses(); });
   ticker_ = std::thread([this] { tick(); });
   for (const auto& feed : feeds_) feed->start();
 }
@@ -176,7 +182,7 @@ bool EntityWorker::stop() {
     lock.unlock();
     for (const Item& item : unwritten) intake_.hand_back(*item.delivery);
     lock.lock();
-    all_left = options_.clock->wait_until(changed_, lock, end, [&] { return writers_left_ == 0; });
+    all_left = options_.clock->wait_until(changed_, lock, end, [&] { return threads_left_ == 0; });
     ticking_ = false;
     changed_.notify_all();
   }
@@ -248,7 +254,7 @@ void EntityWorker::write_batches() {
     for (const auto& feed : feeds_) feed->wake();
   }
   const std::lock_guard lock(mutex_);
-  --writers_left_;
+  --threads_left_;
   changed_.notify_all();
 }
 
@@ -547,6 +553,30 @@ sql::MessageStatus EntityWorker::status_of(const Item& item, sql::MessageState s
           .received_at = received_at(*item.delivery),
           .updated_at = now(),
           .traceparent = item.delivery->trace().traceparent()};
+}
+
+/// At the start, and then every hour. Other processes may do the same; what goes wrong with it stops nobody.
+void EntityWorker::remove_old_statuses() {
+  const auto wait = [this](milliseconds time) {  // false at the end
+    std::unique_lock lock(mutex_);
+    return !options_.clock->wait_for(changed_, lock, time, [this] { return stopping_; });
+  };
+  do {
+    try {
+      const auto session = database_.session();
+      std::size_t all = 0, removed = 0;
+      do {
+        removed = session->remove_statuses(options_.clock->wall_time() - status_max_age_, kStatusesAtATime);
+        all += removed;
+      } while (removed == kStatusesAtATime && wait(kRemovePause));
+      if (all > 0) log_.info("old status rows are removed", {{"rows", all}});
+    } catch (const std::exception& error) {
+      log_.warning("old status rows could not be removed; the next try is in an hour", {{"error", error.what()}});
+    }
+  } while (wait(kRemoveStatusesEvery));
+  const std::lock_guard lock(mutex_);
+  --threads_left_;
+  changed_.notify_all();
 }
 
 void EntityWorker::tick() {

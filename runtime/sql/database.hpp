@@ -63,6 +63,9 @@ class Session {
   /// Inserts or replaces.
   virtual void put_status(const MessageStatus& status) = 0;
   virtual std::optional<MessageStatus> find_status(std::string_view message_id) = 0;
+  /// Removes status rows that were last written before that time, at most so many of them, and gives their number.
+  /// Several sessions may do it at the same time.
+  virtual std::size_t remove_statuses(Timestamp before, std::size_t most) = 0;
   /// Throws Unavailable when the database cannot be written to now.
   virtual void check() = 0;
 };

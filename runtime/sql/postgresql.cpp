@@ -210,6 +210,22 @@ class PostgresqlSession final : public Session {
     return found;
   }
 
+  std::size_t remove_statuses(Timestamp before, std::size_t most) override {
+    static const std::string statement =
+        "DELETE FROM message_status WHERE message_id = ANY(ARRAY(SELECT message_id FROM message_status WHERE "
+        "updated_at "
+        "< $1 LIMIT $2::integer FOR UPDATE SKIP LOCKED))";
+    std::size_t removed = 0;
+    guarded([&] {
+      parameters_.clear();
+      parameters_.add_timestamp(before);
+      parameters_.add_integer(static_cast<std::int32_t>(most));
+      connection_->send_prepared("remove_statuses", statement, parameters_);
+      removed = std::strtoull(PQcmdTuples(connection_->finish().at(0).get()), nullptr, 10);
+    });
+    return removed;
+  }
+
   /// False before the first call, and when the last one lost the connection.
   bool connected() const { return connection_ != nullptr; }
 

@@ -320,6 +320,22 @@ class SqliteSession final : public Session {
     return found;
   }
 
+  std::size_t remove_statuses(Timestamp before, std::size_t most) override {
+    const std::string time = fixed_width(before);
+    std::size_t removed = 0;
+    transaction([&] {
+      const auto remove = connection_->prepare(
+          "DELETE FROM message_status WHERE message_id IN (SELECT message_id FROM message_status WHERE updated_at < ? "
+          "LIMIT ?)");
+      bind_text(remove.get(), 1, time);
+      sqlite3_bind_int64(remove.get(), 2, static_cast<std::int64_t>(most));
+      connection_->run(remove.get());
+      removed = static_cast<std::size_t>(connection_->changes());
+      return true;
+    });
+    return removed;
+  }
+
   bool has_status_table() {
     bool there = false;
     guarded([&] {

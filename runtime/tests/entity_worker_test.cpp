@@ -424,6 +424,50 @@ TEST_P(EntityWorkers, WithoutStatusRowsWhatFailedAndSucceededIsNotSaidToHaveFail
   EXPECT_EQ(count("message_status"), 2) << "one that succeeds at once has no row";
 }
 
+TEST_P(EntityWorkers, StatusRowsThatAreTooOldAreRemovedUnlessTheyAreKept) {
+  const auto put = [&](const std::string& id, Timestamp time) {
+    sql::MessageStatus status;
+    status.message_id = id;
+    status.state = sql::MessageState::kCompleted;
+    status.received_at = status.updated_at = time;
+    database_->session()->put_status(status);
+  };
+  const auto ids = [&] {
+    std::string all;
+    for (const auto& row : sql().rows("SELECT message_id FROM message_status ORDER BY 1")) all += row.at(0) + " ";
+    return all;
+  };
+  put("a", now() - 31 * 24h);
+  put("b", now() - 29 * 24h);
+  put("c", now() - 1h);
+  // The first time is over when it has stopped, whenever that is.
+  EXPECT_TRUE(worker(quick(), "status_max_age = \"0\"\n")->stop());
+  EXPECT_EQ(ids(), "a b c ");
+  EXPECT_TRUE(worker()->stop());
+  EXPECT_EQ(ids(), "b c ");
+  EXPECT_TRUE(worker(quick(), "status_max_age = \"7d\"\n")->stop());
+  EXPECT_EQ(ids(), "c ");
+}
+
+TEST_P(EntityWorkers, OldStatusRowsThatCannotBeRemovedStopNobody) {
+  if (GetParam()) {
+    sql().rows("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'");
+    sql().rows("CREATE TRIGGER no BEFORE DELETE ON message_status EXECUTE FUNCTION no()");
+  } else {
+    sql().rows("CREATE TRIGGER no BEFORE DELETE ON message_status BEGIN SELECT RAISE(ABORT, 'no'); END");
+  }
+  sql().rows(
+      "INSERT INTO message_status VALUES ('old', 'Thing', 'completed', 1, NULL, '2020-01-01T00:00:00.000000Z', "
+      "'2020-01-01T00:00:00.000000Z', NULL)");
+  const auto running = worker();
+  publish("thing", thing("a"), "a");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(count("things"), 1);
+  EXPECT_TRUE(running->readiness().ready);
+  EXPECT_TRUE(running->stop());
+  EXPECT_EQ(count("message_status"), 2);
+}
+
 TEST_P(EntityWorkers, WhatFailsTooOftenIsDeadLettered) {
   const auto running = worker(quick(), "max_deliver = 3\n");
   publish("thing", thing("orphan", 1, ",\"group\":\"never\""), "orphan");

@@ -430,6 +430,34 @@ TEST_P(BothDatabases, StatusRowsAreWrittenWithTheRowsAndKeepTheirAttempts) {
   EXPECT_EQ(session->find_status("m3")->error, "");
 }
 
+TEST_P(BothDatabases, OldStatusRowsAreRemovedAFewAtATimeAlsoBySeveral) {
+  const Schema schema = order_schema();
+  const auto database = ready(schema);
+  const auto session = database->session();
+  const Timestamp border = Timestamp(std::chrono::sys_days(std::chrono::year(2025) / 3 / 1)) + 500ms;
+  std::vector<MessageStatus> statuses;
+  for (int i = 0; i < 1'000; ++i) {
+    statuses.push_back(status_of("m" + std::to_string(i)));
+    // Half of them before, one of the others at the very time.
+    statuses.back().updated_at = border + std::chrono::microseconds(i - 500);
+  }
+  EXPECT_TRUE(session->write(Batch(schema), statuses).empty());
+  EXPECT_EQ(session->remove_statuses(border - 1h, 10), 0u);
+  EXPECT_EQ(session->remove_statuses(border, 10), 10u);
+  std::atomic<std::size_t> removed = 0;
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      const auto own = database->session();
+      for (int n = 0; n < 20; ++n) removed += own->remove_statuses(border, 50);
+    });
+  }
+  threads.clear();
+  EXPECT_EQ(removed, 490u);
+  EXPECT_EQ(query("SELECT count(*) FROM message_status"), Lines{"500"});
+  EXPECT_TRUE(session->find_status("m500")) << "it was written at that time, not before";
+}
+
 TEST_P(BothDatabases, ABadRowRollsTheWholeBatchBack) {
   Schema schema = order_schema();
   schema.tables[0].columns[0].max_length = 3;
@@ -866,11 +894,12 @@ TEST_P(BothDatabases, AMigrationThatFailsLeavesNothing) {
   backend_->open(schema)->migrate();
 }
 
-TEST_P(BothDatabases, AStatusTableOfAnOlderPipegenGetsTheColumnOfTheTrace) {
+TEST_P(BothDatabases, AStatusTableOfAnOlderPipegenGetsTheColumnOfTheTraceAndTheIndexOfTimes) {
   const Schema schema = order_schema();
   const auto database = ready(schema);
   database->session()->put_status(status_of("old"));
   query("ALTER TABLE message_status DROP COLUMN traceparent");
+  query("DROP INDEX message_status_updated_at");
 
   // An API that is newer than the worker reads all the same, and goes on when the column comes.
   const FindMessage find = backend_->find_message();
@@ -880,6 +909,10 @@ TEST_P(BothDatabases, AStatusTableOfAnOlderPipegenGetsTheColumnOfTheTrace) {
 
   database->migrate();
   database->migrate();
+  EXPECT_EQ(
+      query(sqlite() ? "SELECT count(*) FROM sqlite_schema WHERE name = 'message_status_updated_at'"
+                     : "SELECT count(*) FROM pg_indexes WHERE indexdef LIKE '%message_status USING brin (updated_at)'"),
+      Lines{"1"});
   const auto session = database->session();
   MessageStatus status = status_of("new");
   status.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -902,7 +935,8 @@ TEST_P(BothDatabases, IndexesAreMadeWhenTheyAreMissingAndHaveNamesOfTheirOwn) {
                     .since = 2});
   schema.tables[0].indexes.push_back({.columns = {1}});
   const auto database = ready(schema);
-  const std::string count = sqlite() ? "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+  const std::string count = sqlite() ? "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL "
+                                       "AND tbl_name <> 'message_status'"
                                      : "SELECT count(*) FROM pg_indexes WHERE schemaname = 'public' AND indexname ~ "
                                        "'_(idx|key)_[0-9a-f]{8}$' AND length(indexname) <= 63";
   EXPECT_EQ(query(count), Lines{"6"});
