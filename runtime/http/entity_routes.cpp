@@ -24,7 +24,11 @@ constexpr std::size_t kMaxErrors = 1'000;  // that the answer to a batch lists
 // Octets of all of them. Twice as much has to fit a message of 1 MiB, where repetitions find the answer.
 constexpr std::size_t kMaxErrorsSize = 256 * 1024;
 constexpr std::size_t kMaxErrorSize = 16 * 1024;
-constexpr std::size_t kMaxViolations = 100;         // of one line
+constexpr std::size_t kMaxViolations = 100;  // of one line
+// Of a batch, which says every so often that it is worked on still. A client that stalls, or a stream that gives no
+// acks, keeps it from that for no longer than this takeover leaves it.
+constexpr auto kBatchKeep = 10s;
+constexpr auto kBatchTakeover = 60s;
 constexpr std::uint64_t kAnySize = UINT64_MAX / 2;  // of a batch: it is never in memory as a whole
 
 /// Of a version 7 UUID.
@@ -373,9 +377,14 @@ Response EntityRoutes::post_batch(Request& request) {
     Sha256 sum;
     std::optional<Problem> broken;
     attempt.may_be_stored = true;
+    auto keep_at = context_.clock.now() + kBatchKeep;
     try {
       request.read_body(kAnySize, context_.upload_timeout, [&](BytesView part) {
         if (key) sum.update(part);
+        if (key && context_.clock.now() >= keep_at) {
+          attempt.keep();
+          keep_at = context_.clock.now() + kBatchKeep;
+        }
         reader.feed(text_of(part));
       });
       reader.finish();
@@ -399,7 +408,9 @@ Response EntityRoutes::post_batch(Request& request) {
     request.read_body(kAnySize, context_.upload_timeout, [&](BytesView part) { sum.update(part); });
     return base64url(sum.finish());
   };
-  return with_trace(request, [&] { return context_.once(request, key, {.accept = accept, .digest = digest}); });
+  return with_trace(request, [&] {
+    return context_.once(request, key, {.accept = accept, .digest = digest, .takeover = kBatchTakeover});
+  });
 }
 
 // --- GET /ingest/status/{id} -----------------------------------------------------------------------------------------

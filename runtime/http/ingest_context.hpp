@@ -43,6 +43,8 @@ struct Attempt {
   std::string id{};  // a UUID that its message ids are made of, the same for every try with one Idempotency-Key
   /// To be called with the digest of the payload when everything is checked and nothing is visible yet.
   std::function<void(const std::string& digest)> commit = [](const std::string&) {};
+  /// To be called now and then by one that may take longer than the task's `takeover`.
+  std::function<void()> keep = [] {};
   bool may_be_stored = false;  // this try or one before it may have published, whatever the answer is
 };
 
@@ -54,7 +56,8 @@ struct OnceTask {
   /// What an attempt of this id was answered with, if that can be found out after its process died.
   std::function<std::optional<Accepted>(const std::string& id)> accepted_before{};
   std::chrono::milliseconds patience{0};  // for another request of this key that is on its way
-  /// After this time its process is taken to have died. 0: when an upload would be over.
+  /// After this time, from its start or the last keep(), its process is taken to have died. 0: when an upload would be
+  /// over.
   std::chrono::milliseconds takeover{0};
 };
 

@@ -11,16 +11,19 @@
 #include <future>
 #include <latch>
 #include <map>
+#include <semaphore>
 #include <set>
 #include <thread>
 
 #include "core/sha256.hpp"
 #include "http/entity_batch.hpp"
+#include "http/idempotency.hpp"
 #include "http/ingest_server.hpp"
 #include "nats/handles.hpp"
 #include "pipegen/error.hpp"
 #include "pipegen/ingest.hpp"
 #include "pipegen/json.hpp"
+#include "support/held_clock.hpp"
 #include "support/nats_server.hpp"
 
 namespace {
@@ -514,6 +517,61 @@ TEST_F(EntityIngestTest, TheRestOfABatchThatBrokeIsTakenUnderItsKey) {
     stored.emplace(nats::payload_of(found.get()));
   }
   for (int i = 1; i <= 500; ++i) EXPECT_EQ(stored.count(order(i)), 1u) << i;
+}
+
+TEST_F(EntityIngestTest, ABatchIsTakenOverAMinuteAfterItsLastSignOfLifeAndNoSooner) {
+  pipegen::testing::HeldClock clock;
+  http::IngestServer held(api, Settings::from("", "test", {}), metrics, clock);
+  held.start();
+  held.attach(connection);
+  httplib::Client http("127.0.0.1", held.port());
+  const auto keeps = [&] {
+    nats::StreamInfo info;
+    EXPECT_EQ(js_GetStreamInfo(info.out(), connection.handles().consume_js, "KV_KEYS_1", nullptr, nullptr), NATS_OK);
+    return info ? info->State.LastSeq : 0;
+  };
+  const auto post = [&](const std::string& key) {
+    return http.Post("/ingest/batch?entity=order", {{"Idempotency-Key", key}}, order(1) + "\n" + order(2) + "\n",
+                     kLines);
+  };
+  // A client that takes its time.
+  std::counting_semaphore<> go(0);
+  auto slow = std::async(std::launch::async, [&] {
+    httplib::Client own("127.0.0.1", held.port());
+    own.set_read_timeout(60s);
+    int sent = 0;
+    return own.Post(
+        "/ingest/batch?entity=order", {{"Idempotency-Key", "slow"}},
+        [&](std::size_t, httplib::DataSink& sink) {
+          if (sent++ > 0) go.acquire();
+          if (sent > 2) return sink.done(), true;
+          const std::string line = order(sent) + "\n";
+          return sink.write(line.data(), line.size());
+        },
+        kLines);
+  });
+  ASSERT_TRUE(eventually([&] { return messages() == 1; }));
+  clock.advance(50s);
+  EXPECT_EQ(post("slow")->status, 409);
+  const auto before = keeps();
+  go.release();
+  ASSERT_TRUE(eventually([&] { return keeps() > before; }));
+  clock.advance(50s);
+  EXPECT_EQ(post("slow")->status, 409);
+  go.release();
+  const auto answer = slow.get();
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 202) << answer->body;
+  EXPECT_EQ(post("slow")->body, answer->body);
+  EXPECT_EQ(messages(), 2);
+  // One whose process died says nothing any more.
+  http::Idempotency died(connection, "KEYS_1", 10min, clock);
+  died.begin("/ingest/batch", "died");
+  clock.advance(50s);
+  EXPECT_EQ(post("died")->status, 409);
+  clock.advance(11s);
+  EXPECT_EQ(post("died")->status, 202);
+  EXPECT_EQ(messages(), 4);
 }
 
 TEST_F(EntityIngestTest, WhatANatsServerThatDiesMidwayHadAcceptedIsSaid) {
