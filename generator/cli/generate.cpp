@@ -37,11 +37,12 @@ std::optional<Diagnostic> taken_name(const Pipeline& pipeline, const Entity& ent
 }
 
 /// What this pipeline has nothing for.
-std::optional<Diagnostic> nothing_to_generate(const Pipeline& pipeline, const Request& request) {
+std::optional<Diagnostic> nothing_to_generate(const Pipeline& pipeline, const Request& request,
+                                              const std::filesystem::path& schema) {
   const auto error = [&](std::string message, std::string hint) {
     return Diagnostic{.code = std::string(code::kNothingToGenerate),
                       .severity = Severity::kError,
-                      .span = {.file = pipeline.root_file},
+                      .span = {.file = schema.generic_string()},
                       .message = std::move(message),
                       .hint = std::move(hint),
                       .notes = {}};
@@ -145,7 +146,7 @@ std::optional<WriteReport> generate(const GenerateOptions& options) {
   std::optional<WriteReport> report;
   std::string failure;
   if (loaded.pipeline) {
-    if (auto nothing = nothing_to_generate(*loaded.pipeline, requested(options))) {
+    if (auto nothing = nothing_to_generate(*loaded.pipeline, requested(options), options.schema)) {
       loaded.diagnostics.push_back(std::move(*nothing));
     } else {
       try {

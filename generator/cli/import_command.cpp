@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <iostream>
 
@@ -29,10 +31,23 @@ std::string pipeline_name(const std::string& text) {
   return is_kebab_name(out) ? out : "imported";
 }
 
+/// "entities.yaml.4711.new": of a file that nobody has.
+fs::path free_name_beside(const fs::path& path) {
+  for (int number = ::getpid();; ++number) {
+    fs::path free = path;
+    free += "." + std::to_string(number) + ".new";
+    if (!disk::status(free)) return free;
+  }
+}
+
 }  // namespace
 
 int run_import(const ImportOptions& options) {
-  if (!fs::is_directory(options.entities)) return fail(options.entities.string() + " is no folder");
+  std::error_code problem;
+  const fs::directory_iterator entries(options.entities, problem);
+  if (problem == std::errc::no_such_file_or_directory || problem == std::errc::not_a_directory)
+    return fail(options.entities.string() + " is no folder");
+  if (problem) return fail(options.entities.string() + " cannot be read: " + problem.message());
   if (disk::status(options.output) && !options.force)
     return fail(options.output.string() + " is there already; --force writes over it");
   if (!options.pipeline.empty() && !is_kebab_name(options.pipeline))
@@ -40,7 +55,7 @@ int run_import(const ImportOptions& options) {
 
   std::map<std::string, std::string> files;
   DiskReader reader;
-  for (const auto& entry : fs::directory_iterator(options.entities)) {
+  for (const auto& entry : entries) {
     const std::string kind = lower_case(entry.path().extension().string());
     if (kind != ".yaml" && kind != ".yml" && kind != ".json") continue;
     std::string why;
@@ -61,12 +76,15 @@ int run_import(const ImportOptions& options) {
   if (!imported.schema) return 1;
   try {
     // All or nothing: a schema that was cut off could still be one.
-    fs::path next = options.output;
-    next += ".new";
-    disk::remove(next);
     if (options.output.has_parent_path()) fs::create_directories(options.output.parent_path());
-    disk::write(next, *imported.schema);
-    disk::move(next, options.output);
+    const fs::path next = free_name_beside(options.output);
+    try {
+      disk::write(next, *imported.schema);
+      disk::move(next, options.output);
+    } catch (...) {
+      disk::remove(next);
+      throw;
+    }
     disk::sync(options.output);
   } catch (const std::exception& error) {
     return fail(error.what());

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "cli/commands.hpp"
 #include "cli/sibling.hpp"
@@ -8,27 +7,6 @@
 
 namespace pipegen::gen {
 namespace {
-
-/// Each after those whose events it consumes, as far as there is no circle; by name otherwise.
-std::vector<const Stage*> stages_in_order(const Pipeline& pipeline) {
-  std::vector<const Stage*> order;
-  std::set<std::string> left;
-  for (const auto& [name, stage] : pipeline.stages) left.insert(name);
-  const auto waits = [&](const std::string& name) {
-    const std::string& event = pipeline.stages.at(name).consumes;
-    return std::ranges::any_of(left, [&](const std::string& other) {
-      return other != name && std::ranges::find(pipeline.stages.at(other).produces, event, &ProducedEvent::event) !=
-                                  pipeline.stages.at(other).produces.end();
-    });
-  };
-  while (!left.empty()) {
-    const auto ready = std::ranges::find_if_not(left, waits);
-    const auto next = ready == left.end() ? left.begin() : ready;
-    order.push_back(&pipeline.stages.at(*next));
-    left.erase(next);
-  }
-  return order;
-}
 
 /// For pipegen-status: the consumers of the pipeline, and the settings that may call them something else.
 std::string consumers_of(const Pipeline& pipeline) {

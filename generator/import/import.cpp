@@ -1,7 +1,10 @@
 #include "import/import.hpp"
 
 #include <algorithm>
+#include <charconv>
+#include <cstdio>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "model/snake_case.hpp"
@@ -67,6 +70,34 @@ std::string yaml_text(const std::string& text) {
                      std::ranges::all_of(text, [](char c) { return is_letter_or_digit(c) || c == '_' || c == '-'; });
   static const std::set<std::string> kWords{"true", "false", "null", "yes", "no", "on", "off", "y", "n"};
   return plain && !kWords.contains(lower_case(text)) ? text : in_double_quotes(text);
+}
+
+/// JSON writes a character beyond U+FFFF as two escapes, which the YAML library refuses: as the one escape of YAML.
+std::string without_surrogates(const std::string& json) {
+  const auto escaped = [&](std::size_t at, unsigned first, unsigned last) -> std::optional<unsigned> {
+    unsigned code = 0;
+    if (json.compare(at, 2, "\\u") != 0 || at + 6 > json.size()) return std::nullopt;
+    const char* const digits = json.data() + at + 2;
+    const auto [end, wrong] = std::from_chars(digits, digits + 4, code, 16);
+    const bool good = wrong == std::errc{} && end == digits + 4 && code >= first && code <= last;
+    return good ? std::optional(code - first) : std::nullopt;
+  };
+  std::string out;
+  for (std::size_t i = 0; i < json.size();) {
+    const auto high = escaped(i, 0xD800, 0xDBFF);
+    const auto low = high ? escaped(i + 6, 0xDC00, 0xDFFF) : std::nullopt;
+    if (low) {
+      char escape[11];
+      std::snprintf(escape, sizeof escape, "\\U%08x", 0x10000 + (*high << 10) + *low);
+      out += escape;
+      i += 12;
+    } else {
+      const std::size_t length = json[i] == '\\' ? 2 : 1;
+      out += json.substr(i, length);
+      i += length;
+    }
+  }
+  return out;
 }
 
 /// A map of the older layout. Its keys are known by several names each, in any case, with or without '_'.
@@ -169,6 +200,7 @@ class Importer {
 
   void read_file(const std::string& name, std::string text) {
     if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);
+    if (lower_case(name).ends_with(".json")) text = without_surrogates(text);
     const std::string& kept = out_.texts.insert_or_assign(name, std::move(text)).first->second;
     trees_.push_back(std::make_unique<Node>());
     Node& root = *trees_.back();

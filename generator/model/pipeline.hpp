@@ -128,9 +128,8 @@ enum class Delivery { kJetStream, kQueue, kBroadcast, kRequestReply };
 
 /// Where a field path leads: "header.workflow_id" is {header, workflow_id}; `optional` if any step is.
 struct FieldPath {
-  std::vector<std::string> names;   // as the schema writes them
-  std::vector<bool> step_optional;  // per step
-  Type type;                        // of the last
+  std::vector<std::string> names;  // as the schema writes them
+  Type type;                       // of the last
   bool optional = false;
   bool sensitive = false;  // if any step is
 };
@@ -334,7 +333,7 @@ struct Pipeline {
   std::string cpp_name;                   // "pdf_to_audio"
   std::string constant;                   // "PDF_TO_AUDIO"
   std::vector<std::string> workflow_id;   // path, {"header", "workflow_id"}; empty when there is none
-  std::string root_file;                  // file name of the schema that generation started from
+  std::string root_file;                  // the schema that generation started from, as in `origin`
   Origin origin;                          // of `pipeline:`
   std::map<std::string, Record> records;  // of `types:`, and one for each event with `fields:`
   std::map<std::string, Enum> enums;

@@ -89,8 +89,22 @@ json workflow_view(const Pipeline& pipeline, const Event& event) {
           {"workflow_made", is_uuid ? "pipegen::Uuid::random()" : "pipegen::Uuid::random().to_string()"}};
 }
 
-/// The stages in the order in which a job passes them; by name where the pipeline does not say.
-std::vector<const Stage*> in_order(const Pipeline& pipeline) {
+std::string extension_of(const UploadSpec& upload) {
+  if (upload.media_types.size() != 1) return "bin";
+  const std::string& type = upload.media_types.front();
+  if (type == "application/pdf") return "pdf";
+  if (type == "audio/wav" || type == "audio/x-wav") return "wav";
+  if (type == "text/plain") return "txt";
+  const std::size_t slash = type.find('/');
+  const std::string subtype = slash == std::string::npos ? "" : type.substr(slash + 1);
+  const bool plain =
+      !subtype.empty() && std::ranges::all_of(subtype, [](unsigned char c) { return std::isalnum(c) != 0; });
+  return plain ? subtype : "bin";
+}
+
+}  // namespace
+
+std::vector<const Stage*> stages_in_order(const Pipeline& pipeline) {
   std::vector<const Stage*> ordered;
   std::set<std::string> placed;
   while (ordered.size() < pipeline.stages.size()) {
@@ -108,21 +122,6 @@ std::vector<const Stage*> in_order(const Pipeline& pipeline) {
   }
   return ordered;
 }
-
-std::string extension_of(const UploadSpec& upload) {
-  if (upload.media_types.size() != 1) return "bin";
-  const std::string& type = upload.media_types.front();
-  if (type == "application/pdf") return "pdf";
-  if (type == "audio/wav" || type == "audio/x-wav") return "wav";
-  if (type == "text/plain") return "txt";
-  const std::size_t slash = type.find('/');
-  const std::string subtype = slash == std::string::npos ? "" : type.substr(slash + 1);
-  const bool plain =
-      !subtype.empty() && std::ranges::all_of(subtype, [](unsigned char c) { return std::isalnum(c) != 0; });
-  return plain ? subtype : "bin";
-}
-
-}  // namespace
 
 std::vector<std::string> made_by_api(const Pipeline& pipeline, const Event& event) {
   std::vector<std::string> pointers;
@@ -228,7 +227,7 @@ void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
   }
 
   json stages = json::array();
-  for (const Stage* stage : in_order(pipeline)) {
+  for (const Stage* stage : stages_in_order(pipeline)) {
     std::vector<std::string> produces;
     for (const ProducedEvent& produced : stage->produces) produces.push_back(cpp_string(produced.event));
     stages.push_back({{"name", cpp_string(stage->name)},
@@ -257,7 +256,6 @@ void plan_ingest(const Pipeline& pipeline, Database database, Plan& plan) {
                   {{"pieces", cpp_strings(openapi(pipeline, fields) + "\n")}});
   files.generated("api.cpp", "ingest/generated/api.cpp",
                   {{"uploads", uploads},
-                   {"has_uploads", !uploads.empty()},
                    {"events", routes},
                    {"has_events", !routes.empty()},
                    {"entities", entities},

@@ -30,12 +30,11 @@ std::string octal(char c) {
 struct Unit {
   std::int64_t milliseconds;
   const char* cpp;
-  const char* suffix;
 };
-constexpr Unit kUnits[] = {{3'600'000, "std::chrono::hours", "h"},
-                           {60'000, "std::chrono::minutes", "m"},
-                           {1'000, "std::chrono::seconds", "s"},
-                           {1, "std::chrono::milliseconds", "ms"}};
+constexpr Unit kUnits[] = {{3'600'000, "std::chrono::hours"},
+                           {60'000, "std::chrono::minutes"},
+                           {1'000, "std::chrono::seconds"},
+                           {1, "std::chrono::milliseconds"}};
 
 const Unit& unit_of(std::chrono::milliseconds duration) {
   for (const Unit& unit : kUnits) {
@@ -140,11 +139,6 @@ std::string toml_string(std::string_view text) {
 std::string cpp_duration(std::chrono::milliseconds duration) {
   const Unit& unit = unit_of(duration);
   return std::string(unit.cpp) + "(" + std::to_string(duration.count() / unit.milliseconds) + ")";
-}
-
-std::string short_duration(std::chrono::milliseconds duration) {
-  const Unit& unit = unit_of(duration);
-  return std::to_string(duration.count() / unit.milliseconds) + unit.suffix;
 }
 
 std::string fitted(const std::string& assignment, std::size_t indent) {

@@ -22,8 +22,6 @@ std::string toml_string(std::string_view text);
 
 /// 86400000 ms -> "std::chrono::hours(24)".
 std::string cpp_duration(std::chrono::milliseconds duration);
-/// 86400000 ms -> "24h".
-std::string short_duration(std::chrono::milliseconds duration);
 
 /// C++ string literals that together are the text: one for each of its lines, long lines in several, broken after
 /// blanks where there are any.

@@ -76,6 +76,9 @@ struct Needs {
 /// The same as {streams, object_buckets, key_values} of the service's topology.
 nlohmann::json topology_view(const Pipeline& pipeline, const Needs& needs, bool idempotency);
 
+/// Each after those that produce what it consumes, as a job passes them; else by name.
+std::vector<const Stage*> stages_in_order(const Pipeline& pipeline);
+
 // Each adds its files, and to the plan's services what the files of the workspace have to say about it.
 void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan);
 void plan_entity_worker(const Pipeline& pipeline, const EntityWorker& worker, Database database, Plan& plan);

@@ -427,10 +427,6 @@ void plan_worker(const Pipeline& pipeline, const Stage& stage, Plan& plan) {
     handler["uses_event"] = produced != nullptr && reads_event(*produced);
     files.generated("handler.cpp", handler_template(*action), handler);
   } else {
-    handler["produces"] = json::array();
-    for (const ProducedEvent& produced : stage.produces) {
-      handler["produces"].push_back({{"event", produced.event}});
-    }
     handler["scaffold_signature"] = handler_signature(pipeline, stage, "[[maybe_unused]] ");
     files.scaffold("handler.cpp", "worker/src/handler.cpp", handler);
     files.scaffold("sources.cmake", "worker/src/sources.cmake");

@@ -122,7 +122,6 @@ PathResult find_path(const Resolution& r, const Record& record, const std::strin
       return out;
     }
     found.names.push_back(name);
-    found.step_optional.push_back(field->optional);
     found.optional = found.optional || field->optional;
     found.sensitive = found.sensitive || field->sensitive;
     found.type = field->type;

@@ -158,6 +158,27 @@ UploadSpec resolve_upload(Resolution& r, const Node& key, const Node& value) {
   return upload;
 }
 
+/// A client gives the fields of an upload by their paths on the wire, where a dot leads into a record: of the event,
+/// and of the records that the workflow's id is in.
+void refuse_dots(Resolution& r, const UploadSpec& upload, const Record& record, std::size_t depth) {
+  const std::vector<std::string>& workflow = r.pipeline.workflow_id;
+  for (const Field& field : record.fields) {
+    const bool on_the_way = depth < workflow.size() && workflow[depth] == field.name;
+    const bool is_filled = field.fresh != FreshKind::kNone || (depth == 0 && field.name == upload.key) ||
+                           (on_the_way && depth + 1 == workflow.size());
+    if (!is_filled && field.json_name.find('.') != std::string::npos) {
+      r.report.error(code::kUpload, r.field_spans.at({record.name, field.name}),
+                     "no client could give " + in_quotes(field.json_name) + " with the upload " +
+                         in_quotes(upload.name) + ": the dot would lead into a record",
+                     "write a 'json' without dots");
+    }
+    const auto inner = r.pipeline.records.find(field.type.name);
+    if (on_the_way && field.type.kind == TypeKind::kRecord && inner != r.pipeline.records.end()) {
+      refuse_dots(r, upload, inner->second, depth + 1);
+    }
+  }
+}
+
 /// POST /ingest/order: the last part is that of the entity.
 void check_entity_route(Resolution& r, const Node& entity) {
   static const std::set<std::string> kTaken{"batch", "message", "status"};
@@ -203,7 +224,7 @@ void resolve_ingest(Resolution& r) {
   Ingest ingest;
   ingest.origin = {declaration.file->origin};
   if (const Node* port = map.find("port"))
-    ingest.port = static_cast<int>(r.values.integer(*port, "'port'", 0, 65535).value_or(8080));
+    ingest.port = static_cast<int>(r.values.integer(*port, "'port'", 1, 65535).value_or(8080));
   std::vector<std::pair<UploadSpec, Span>> uploads;
   if (const Node* node = map.find("uploads")) {
     if (const MapView all(r.report, *node, "'uploads'", declaration.key->span, {}); all) {
@@ -213,6 +234,9 @@ void resolve_ingest(Resolution& r) {
   }
   std::ranges::sort(uploads, {}, [](const auto& each) { return each.first.name; });
   check_routes(r, uploads);
+  for (const auto& [upload, span] : uploads) {
+    if (const Record* record = r.record_of(upload.produces)) refuse_dots(r, upload, *record, 0);
+  }
   for (auto& [upload, span] : uploads) ingest.uploads.push_back(std::move(upload));
   if (const Node* events = map.find("events")) {
     std::set<std::string> seen;

@@ -46,7 +46,7 @@ Loaded load_pipeline(FileReader& files, const std::filesystem::path& root) {
   const Declarations declarations = read_declarations(files, root, report, out.texts);
   if (!declarations.files.empty()) {
     Resolution resolution(declarations, report);
-    resolution.pipeline.root_file = root.filename().generic_string();
+    resolution.pipeline.root_file = declarations.files.front()->origin;
     resolve_header(resolution);
     resolve_streams(resolution);
     resolve_buckets(resolution);

@@ -228,8 +228,7 @@ bool is_macro_name(std::string_view type_name) {
 }
 
 std::string reserved_stage_name(std::string_view name) {
-  static const std::set<std::string_view> kFolders{"build", "generated", "ingest-api",
-                                                   "nats",  "pipegen",   "pipegen-runtime"};
+  static const std::set<std::string_view> kFolders{"build", "generated", "ingest-api", "monitoring", "nats", "pipegen"};
   static const std::set<std::string_view> kTargets{"all",           "clean",   "depend",  "edit-cache",
                                                    "help",          "install", "package", "preinstall",
                                                    "rebuild-cache", "test",    "tests"};

@@ -83,6 +83,8 @@ void finish_record(Resolution& r, Record& record);
 std::string spelled(const Type& type, bool optional = false);
 /// A written value as one of a type; nothing, and `why`, when it does not fit.
 std::optional<Literal> literal_as(const Resolution& r, const Node& node, const Type& type, std::string& why);
+/// The constraints of the field ("min", "pattern" …) that a value of its type does not keep.
+std::vector<std::string> broken_rules(const Field& field, const Literal& literal);
 
 // topology.cpp
 void resolve_streams(Resolution& r);

@@ -11,18 +11,8 @@ namespace {
 
 using Role = ActionParameter::Role;
 
-/// Looks a key up in a map that may be missing.
-struct Entry {
-  const Node* key = nullptr;
-  const Node* value = nullptr;
-};
-Entry entry(const Node* map, std::string_view key) {
-  if (map == nullptr || !map->is_map()) return {};
-  for (std::size_t i = 0; i < map->keys.size(); ++i) {
-    if (map->keys[i].text == key) return {&map->keys[i], &map->items[i]};
-  }
-  return {};
-}
+/// A program that says what is wrong with its arguments, and a server that answers so, become part of an error.
+constexpr const char* kGivenAway = "what a program or a server gets";
 
 class Binder {
  public:
@@ -30,6 +20,7 @@ class Binder {
       : r_(r),
         action_(action),
         text_(text),
+        with_(text.with != nullptr ? *text.with : nothing_given_),
         stage_(stage),
         consumed_(*r.record_of(stage.consumes)),
         event_(stage.produces.empty() ? nothing_ : r.pipeline.events.at(stage.produces.front().event)),
@@ -60,12 +51,9 @@ class Binder {
     for (const ActionParameter& parameter : action_.parameters) {
       if (parameter.role != Role::kSecret) names.emplace_back(parameter.name);
     }
-    const Node none;
-    const MapView map(r_.report, text_.with != nullptr ? *text_.with : none, "'with' of " + in_quotes(action_.name),
-                      text_.where, {});
+    const MapView map(r_.report, with_, "'with' of " + in_quotes(action_.name), text_.where, {});
     if (!map) return;
-    for (std::size_t i = 0; text_.with != nullptr && i < text_.with->keys.size(); ++i) {
-      const Node& key = text_.with->keys[i];
+    for (const Node& key : with_.keys) {
       if (std::ranges::find(names, key.text) != names.end()) continue;
       const auto secret = std::ranges::find_if(action_.parameters, [&](const ActionParameter& parameter) {
         return parameter.role == Role::kSecret && parameter.name == key.text;
@@ -82,12 +70,12 @@ class Binder {
     }
     for (const ActionParameter& parameter : action_.parameters) {
       if (parameter.role == Role::kSecret) continue;
-      const Entry given = entry(text_.with, parameter.name);
-      if (given.value != nullptr && given.value->is_null()) {
-        r_.report.error(code::kNoValue, given.key->span, in_quotes(parameter.name) + " has no value",
+      const Node* key = key_of(with_, parameter.name);
+      if (const Node* value = value_at(with_, parameter.name)) {
+        bind(parameter, *value);
+      } else if (key != nullptr) {
+        r_.report.error(code::kNoValue, key->span, in_quotes(parameter.name) + " has no value",
                         "give it one, or remove it");
-      } else if (given.value != nullptr) {
-        bind(parameter, *given.value);
       } else if (parameter.required) {
         miss(parameter);
       } else if (!parameter.fallback.empty()) {
@@ -137,6 +125,7 @@ class Binder {
         if (auto value = value_of(r_, node, Type{.kind = parameter.type, .name = {}, .element = {}}, true, consumed_,
                                   parameter_what(parameter))) {
           if (value->kind == Expression::Kind::kLiteral && !is_choice(parameter, node)) return;
+          if (refuse_sensitive_value(*value, node.span, kGivenAway)) return;
           stage_.arguments.push_back({std::string(parameter.name), std::move(*value), ""});
         }
         return;
@@ -162,10 +151,10 @@ class Binder {
       return argument.parameter == other && argument.value.literal.text == literal;
     });
     if (!is_needed) return;
-    const Entry given = entry(text_.with, parameter.name);
-    const bool is_empty = given.value != nullptr && given.value->is_sequence() && given.value->items.empty();
-    if (given.value != nullptr && !is_empty) return;
-    r_.report.error(code::kMissingParameter, is_empty ? given.value->span : entry(text_.with, other).value->span,
+    const Node* value = value_at(with_, parameter.name);
+    const bool is_empty = value != nullptr && value->is_sequence() && value->items.empty();
+    if (key_of(with_, parameter.name) != nullptr && !is_empty) return;
+    r_.report.error(code::kMissingParameter, is_empty ? value->span : value_at(with_, other)->span,
                     in_quotes(action_.name) + " needs " + in_quotes(parameter.name) + " for " + std::string(other) +
                         ": " + std::string(literal),
                     "write " + std::string(parameter.name) + ": " +
@@ -284,7 +273,8 @@ class Binder {
                         "choose another name");
       } else if (node.items[i].is_null()) {
         r_.report.error(code::kNoValue, key.span, what + " has no value", "give it one, or remove it");
-      } else if (auto value = named_value(r_, node.items[i], consumed_, what)) {
+      } else if (auto value = named_value(r_, node.items[i], consumed_, what);
+                 value && !refuse_sensitive_value(*value, node.items[i].span, kGivenAway)) {
         argument.values.emplace(key.text, std::move(*value));
       }
     }
@@ -295,7 +285,7 @@ class Binder {
   void check_settings() {
     bool uses_output = false;
     for (const ActionParameter& parameter : action_.parameters) {
-      const Node* node = entry(text_.with, parameter.name).value;
+      const Node* node = value_at(with_, parameter.name);
       if (!parameter.placeholders || node == nullptr) continue;
       const std::span<const Node> texts =
           parameter.is_list ? std::span<const Node>(node->items) : std::span<const Node>(node, 1);
@@ -317,10 +307,10 @@ class Binder {
         }
       }
     }
-    const Entry given = entry(text_.with, "text");
-    if (action_.name == "exec" && !stage_.produces.empty() && given.value != nullptr &&
-        entry(text_.with, "output").value != nullptr && !uses_output) {
-      r_.report.error(code::kMisfit, given.key->span,
+    const Node* text = key_of(with_, "text");
+    if (action_.name == "exec" && !stage_.produces.empty() && text != nullptr && key_of(with_, "output") != nullptr &&
+        !uses_output) {
+      r_.report.error(code::kMisfit, text->span,
                       "'text' and 'output' would both be what the program writes to standard output",
                       "let it write a file, which 'program' calls {output}, or remove one of them");
     }
@@ -332,9 +322,9 @@ class Binder {
       const auto port = std::ranges::find(action_.parameters, each, &ActionParameter::name);
       const bool is_port =
           port != action_.parameters.end() && (port->role == Role::kInput || port->role == Role::kOutput);
-      if (!is_port || entry(text_.with, each).value != nullptr) names.emplace_back(each);
+      if (!is_port || key_of(with_, each) != nullptr) names.emplace_back(each);
     }
-    if (const Node* values = entry(text_.with, "values").value; values != nullptr && values->is_map()) {
+    if (const Node* values = value_at(with_, "values"); values != nullptr && values->is_map()) {
       for (const Node& key : values->keys) names.push_back(key.text);
     }
     if (std::ranges::find(names, name) == names.end()) {
@@ -454,9 +444,28 @@ class Binder {
         }
         continue;  // absent, though the consumed event may have it
       }
-      if (auto expression = value_of(r_, value, field.type, field.optional, consumed_, in_quotes(key.text))) {
-        set_.emplace(key.text, std::move(*expression));
-      }
+      auto expression = value_of(r_, value, field.type, field.optional, consumed_, in_quotes(key.text));
+      if (!expression) continue;
+      if (expression->kind == Expression::Kind::kLiteral) check_rules(field, expression->literal, value.span);
+      set_.emplace(key.text, std::move(*expression));
+    }
+  }
+
+  /// Reports a value of which a part would show itself where it is used; true when it did.
+  bool refuse_sensitive_value(const Expression& value, const Span& span, const std::string& where) {
+    return refuse_sensitive(r_, value.path, span, where) ||
+           std::ranges::any_of(
+               value.parts, [&](const Expression::Part& part) { return refuse_sensitive(r_, part.path, span, where); });
+  }
+
+  /// Whoever consumes the event would refuse it.
+  void check_rules(const Field& field, const Literal& literal, const Span& span) {
+    for (const std::string& rule : broken_rules(field, literal)) {
+      r_.report
+          .error(code::kMisfit, span,
+                 "this breaks the " + in_quotes(rule) + " of " + in_quotes(produced_.name + "." + field.name),
+                 "nobody could consume such an event: write another value")
+          .notes.push_back({r_.field_spans.at({produced_.name, field.name}), "the field"});
     }
   }
 
@@ -475,11 +484,7 @@ class Binder {
                       "letters, digits, '_' and '-'");
       return;
     }
-    std::vector<const FieldPath*> paths{&expression->path};
-    for (const Expression::Part& part : expression->parts) paths.push_back(&part.path);
-    for (const FieldPath* path : paths) {
-      if (refuse_sensitive(r_, *path, value.span, "a subject")) return;
-    }
+    if (refuse_sensitive_value(*expression, value.span, "a subject")) return;
     set_.emplace(key.text, std::move(*expression));
   }
 
@@ -544,7 +549,7 @@ class Binder {
     }
     std::string hint;
     for (const ActionParameter& parameter : action_.parameters) {
-      const bool free = entry(text_.with, parameter.name).key == nullptr;
+      const bool free = key_of(with_, parameter.name) == nullptr;
       if (hint.empty() && free && parameter.role == Role::kResult && parameter.type == field.type.kind) {
         hint = "write with: {" + std::string(parameter.name) + ": " + field.name + "} (" + std::string(parameter.doc) +
                "), or set: {" + field.name + ": …}";
@@ -568,6 +573,8 @@ class Binder {
   Resolution& r_;
   const Action& action_;
   const StageText& text_;
+  const Node nothing_given_{};
+  const Node& with_;
   Stage& stage_;
   const Event nothing_{};  // these stand for the produced event of a stage that has none
   const Record no_fields_{};

@@ -138,7 +138,7 @@ void resolve_collect(Resolution& r, const Node& node, const Span& where, const R
   CollectSpec spec;
   spec.expires = std::chrono::hours(24);
   if (const Node* expires = map.find("expires"))
-    spec.expires = r.values.duration(*expires, "'expires'").value_or(spec.expires);
+    spec.expires = r.values.duration(*expires, "'expires'", kLeastOfServer).value_or(spec.expires);
   if (consumed != nullptr) {
     spec.by = collect_path(r, map, "by", *consumed, false).value_or(FieldPath{});
     spec.index = collect_path(r, map, "index", *consumed, true).value_or(FieldPath{});
@@ -285,7 +285,7 @@ void resolve_stage(Resolution& r, const std::string& name, const Declaration& de
   if (const Node* node = map.find("timeout"))
     stage.timeout = r.values.duration(*node, "'timeout'").value_or(stage.timeout);
   if (const Node* node = map.find("ack_wait"))
-    stage.ack_wait = r.values.duration(*node, "'ack_wait'").value_or(stage.ack_wait);
+    stage.ack_wait = r.values.duration(*node, "'ack_wait'", kLeastOfServer).value_or(stage.ack_wait);
   if (const Node* node = map.find("retry")) resolve_retry(r, *node, node->span, stage);
 
   if (const Node* node = map.find("packages")) {

@@ -19,10 +19,10 @@ Storage storage(Resolution& r, const MapView& map) {
   return choice && *choice == 1 ? Storage::kMemory : Storage::kFile;
 }
 
-template <typename T>
-T duration_or(Resolution& r, const MapView& map, const char* key, T otherwise) {
-  const Node* node = map.find(key);
-  return node != nullptr ? r.values.duration(*node, in_quotes(key)).value_or(otherwise) : otherwise;
+std::chrono::milliseconds max_age(Resolution& r, const MapView& map) {
+  const Node* node = map.find("max_age");
+  const auto none = std::chrono::milliseconds(0);
+  return node != nullptr ? r.values.duration(*node, "'max_age'", kLeastOfServer).value_or(none) : none;
 }
 
 int replicas(Resolution& r, const MapView& map) {
@@ -79,7 +79,12 @@ std::optional<std::vector<SubjectPart>> parse_subject(Resolution& r, const Node&
     }
     start = end + 1;
   }
-  if (!parts.front().is_placeholder && (parts.front().text == "dlq" || parts.front().text.starts_with("_INBOX"))) {
+  if (parts.front().is_placeholder) {
+    return fail(0, parts.front().text.size() + 2,
+                "a subject begins with a word: its stream would overlap those of NATS itself and of the dead letters",
+                "write one before the placeholder: orders.{region}.created");
+  }
+  if (parts.front().text == "dlq" || parts.front().text.starts_with("_INBOX")) {
     r.report.error(code::kReserved, node.span,
                    "subjects that begin with " + in_quotes(parts.front().text) + " are taken",
                    parts.front().text == "dlq" ? "dead letters go there" : "NATS sends replies there");
@@ -163,9 +168,7 @@ void resolve_event(Resolution& r, const std::string& name, const Declaration& de
   if (const Node* doc = map.find("doc")) event.doc = r.values.text(*doc, "'doc'").value_or("");
   event.delivery = resolve_delivery(r, map);
 
-  const auto has = [&](std::string_view key) {
-    return value.is_map() && std::ranges::any_of(value.keys, [&](const Node& each) { return each.text == key; });
-  };
+  const auto has = [&](std::string_view key) { return key_of(value, key) != nullptr; };
   if (has("record") && has("fields")) {
     r.report.error(code::kEventShape, declaration.key->span, named("event", name) + " has both 'fields' and 'record'",
                    "keep one of them");
@@ -308,13 +311,13 @@ void resolve_streams(Resolution& r) {
                        "write discard: new, so that publishers wait, or retention: limits");
       }
     }
-    stream.max_age = duration_or(r, map, "max_age", stream.max_age);
+    stream.max_age = max_age(r, map);
     stream.max_bytes = max_bytes(r, map);
     if (const Node* node = map.find("max_messages")) {
       stream.max_messages = r.values.integer(*node, "'max_messages'", 1, kMost).value_or(0);
     }
     if (const Node* node = map.find("duplicate_window")) {
-      const auto window = r.values.duration(*node, "'duplicate_window'");
+      const auto window = r.values.duration(*node, "'duplicate_window'", kLeastOfServer);
       stream.duplicate_window = window.value_or(kLeastDuplicateWindow);
       if (window && stream.max_age.count() > 0 && *window > stream.max_age) {
         r.report.error(code::kStreamOptions, node->span, "'duplicate_window' is longer than 'max_age'",
@@ -367,7 +370,7 @@ void resolve_buckets(Resolution& r) {
     bucket.name = name;
     bucket.origin = {declaration.file->origin};
     bucket.storage = storage(r, map);
-    bucket.max_age = duration_or(r, map, "max_age", bucket.max_age);
+    bucket.max_age = max_age(r, map);
     bucket.max_bytes = max_bytes(r, map);
     bucket.replicas = replicas(r, map);
     if (const Node* doc = map.find("doc")) r.values.text(*doc, "'doc'");

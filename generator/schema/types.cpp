@@ -1,4 +1,5 @@
 // The head of a schema, `types:`, and the fields of records and events.
+#include <locale.h>
 #include <regex.h>
 
 #include <algorithm>
@@ -290,11 +291,46 @@ std::string number_misfit(std::string_view text, const Type& type) {
   return "";
 }
 
+/// A pattern, compiled and matched as the runtime does it: "." is one character of UTF-8, in whatever locale we run.
+class Regex {
+ public:
+  explicit Regex(const std::string& text)
+      : before_(::uselocale(utf8())), problem_(::regcomp(&compiled_, text.c_str(), REG_EXTENDED | REG_NOSUB)) {}
+  ~Regex() {
+    if (problem_ == 0) ::regfree(&compiled_);
+    ::uselocale(before_);
+  }
+  Regex(const Regex&) = delete;
+  Regex& operator=(const Regex&) = delete;
+
+  bool matches(const std::string& text) const {
+    return problem_ == 0 && ::regexec(&compiled_, text.c_str(), 0, nullptr, 0) == 0;
+  }
+  /// Why it is none; empty: it is.
+  std::string problem() const {
+    char message[200] = "";
+    if (problem_ != 0) ::regerror(problem_, &compiled_, message, sizeof message);
+    return message;
+  }
+
+ private:
+  static locale_t utf8() {
+    static const locale_t locale = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+    return locale;  // null leaves the locale as it is
+  }
+
+  locale_t before_;
+  regex_t compiled_{};
+  int problem_;
+};
+
 /// How large the automaton of an expression may become: groups and repetitions multiplied out.
 class PatternSize {
  public:
   explicit PatternSize(std::string_view text) : text_(text) {}
   double size() { return sequence(0); }
+  /// After size(): how far it was read. What is left begins with a ')' that closes nothing.
+  std::size_t end() const { return at_; }
 
  private:
   double sequence(int depth) {
@@ -320,16 +356,26 @@ class PatternSize {
         atom = depth < 50 ? sequence(depth + 1) : 1e9;
         if (at_ < text_.size()) ++at_;
       } else if (c == '[') {
-        if (at_ < text_.size() && text_[at_] == '^') ++at_;
-        if (at_ < text_.size()) ++at_;
-        while (at_ < text_.size() && text_[at_] != ']') ++at_;
-        if (at_ < text_.size()) ++at_;
+        skip_set();
       } else if (c == '\\' && at_ < text_.size()) {
         ++at_;
       }
       total += atom;
     }
     return total;
+  }
+
+  /// Behind its '[': to the ']' that ends it, which is neither its first character nor in a class such as [:alpha:].
+  void skip_set() {
+    if (at_ < text_.size() && text_[at_] == '^') ++at_;
+    if (at_ < text_.size() && text_[at_] == ']') ++at_;
+    while (at_ < text_.size() && text_[at_] != ']') {
+      const std::string_view rest = text_.substr(at_, 2);
+      const bool is_class = rest == "[:" || rest == "[." || rest == "[=";
+      const std::size_t end = is_class ? text_.find(std::string{rest[1], ']'}, at_ + 2) : std::string_view::npos;
+      at_ = end == std::string_view::npos ? at_ + 1 : end + 2;
+    }
+    if (at_ < text_.size()) ++at_;
   }
 
   std::string_view text_;
@@ -357,20 +403,21 @@ bool check_pattern(Resolution& r, const Node& node) {
                    "patterns are POSIX extended regular expressions");
     return false;
   }
-  if (text.size() > 1000 || PatternSize(text).size() > 20'000) {
+  PatternSize pattern(text);
+  if (text.size() > 1000 || pattern.size() > 20'000) {
     r.report.error(code::kPattern, node.span, "the pattern is too large", "repeat less, or check it in a handler");
     return false;
   }
-  regex_t compiled;
-  const int problem = regcomp(&compiled, text.c_str(), REG_EXTENDED | REG_NOSUB);
-  if (problem != 0) {
-    char message[200] = "";
-    regerror(problem, &compiled, message, sizeof message);
-    r.report.error(code::kPattern, node.span, "the pattern is no regular expression: " + std::string(message),
+  if (pattern.end() < text.size()) {
+    r.report.error(code::kPattern, part_of(node, pattern.end(), 1), "this ')' closes nothing",
+                   "write '\\)' to mean the character, in single quotes");
+    return false;
+  }
+  if (const std::string problem = Regex(text).problem(); !problem.empty()) {
+    r.report.error(code::kPattern, node.span, "the pattern is no regular expression: " + problem,
                    "patterns are POSIX extended regular expressions");
     return false;
   }
-  regfree(&compiled);
   return true;
 }
 
@@ -415,21 +462,8 @@ void check_default(Resolution& r, const Node& node, Field& field) {
     }
     return;
   }
-  const auto breaks = [&](const std::string& rule) {
+  for (const std::string& rule : broken_rules(field, *literal)) {
     r.report.error(code::kDefault, node.span, "the default breaks the field's own " + in_quotes(rule));
-  };
-  if (field.min && compare_numbers(literal->text, *field.min) < 0) breaks("min");
-  if (field.max && compare_numbers(literal->text, *field.max) > 0) breaks("max");
-  const std::int64_t length = literal->kind == Literal::Kind::kList ? static_cast<std::int64_t>(literal->items.size())
-                                                                    : characters(literal->text);
-  if (field.min_length && length < *field.min_length) breaks("min_length");
-  if (field.max_length && length > *field.max_length) breaks("max_length");
-  if (field.pattern) {
-    regex_t compiled;
-    if (regcomp(&compiled, ("^(" + *field.pattern + ")$").c_str(), REG_EXTENDED | REG_NOSUB) == 0) {
-      if (regexec(&compiled, literal->text.c_str(), 0, nullptr, 0) != 0) breaks("pattern");
-      regfree(&compiled);
-    }
   }
   field.default_value = std::move(literal);
 }
@@ -626,14 +660,15 @@ class Containment {
   explicit Containment(Resolution& r) : r_(r) {}
 
   void check() {
-    for (const auto& [name, record] : r_.pipeline.records) visit(record);
+    for (const auto& [name, record] : r_.pipeline.records) visit(record, Span{});
   }
 
  private:
-  void visit(const Record& record) {
+  /// `from`: the field that holds it, if one does.
+  void visit(const Record& record, const Span& from) {
     if (done_.contains(record.name)) return;
     if (path_.size() > 100) {
-      r_.report.error(code::kTooLarge, r_.field_spans.begin()->second, "records are nested more than 100 levels deep");
+      r_.report.error(code::kTooLarge, from, "records are nested more than 100 levels deep");
       return;
     }
     path_.push_back(record.name);
@@ -647,7 +682,7 @@ class Containment {
                         in_quotes(field.type.name) + " would contain itself: " + circle + field.type.name,
                         "use list<" + field.type.name + ">, or name the other by its key");
       } else if (const auto inner = r_.pipeline.records.find(field.type.name); inner != r_.pipeline.records.end()) {
-        visit(inner->second);
+        visit(inner->second, r_.field_spans.at({record.name, field.name}));
       }
     }
     path_.pop_back();
@@ -704,6 +739,18 @@ std::string spelled(const Type& type, bool optional) {
       }
   }
   return optional ? out + "?" : out;
+}
+
+std::vector<std::string> broken_rules(const Field& field, const Literal& literal) {
+  std::vector<std::string> rules;
+  if (field.min && compare_numbers(literal.text, *field.min) < 0) rules.emplace_back("min");
+  if (field.max && compare_numbers(literal.text, *field.max) > 0) rules.emplace_back("max");
+  const std::int64_t length =
+      literal.kind == Literal::Kind::kList ? static_cast<std::int64_t>(literal.items.size()) : characters(literal.text);
+  if (field.min_length && length < *field.min_length) rules.emplace_back("min_length");
+  if (field.max_length && length > *field.max_length) rules.emplace_back("max_length");
+  if (field.pattern && !Regex("^(" + *field.pattern + ")$").matches(literal.text)) rules.emplace_back("pattern");
+  return rules;
 }
 
 std::optional<Literal> literal_as(const Resolution& r, const Node& node, const Type& type, std::string& why) {
@@ -839,9 +886,7 @@ void resolve_types(Resolution& r) {
   for (const auto& [name, declaration] : r.declared.table(Section::kTypes)) {
     const Node& value = *declaration.value;
     const MapView map(r.report, value, named("type", name), declaration.key->span, {"doc", "fields", "enum"});
-    const auto has = [&](std::string_view key) {
-      return value.is_map() && std::ranges::any_of(value.keys, [&](const Node& each) { return each.text == key; });
-    };
+    const auto has = [&](std::string_view key) { return key_of(value, key) != nullptr; };
     if (has("enum") && has("fields")) {
       r.report.error(code::kType, declaration.key->span, "a type has either 'fields' or 'enum', not both");
     }

@@ -174,13 +174,21 @@ std::optional<std::int64_t> Values::integer(const Node& node, const std::string&
   return std::nullopt;
 }
 
-std::optional<std::chrono::milliseconds> Values::duration(const Node& node, const std::string& what) const {
+std::optional<std::chrono::milliseconds> Values::duration(const Node& node, const std::string& what,
+                                                          std::chrono::milliseconds least) const {
   const auto value = text(node, what);
   if (!value) return std::nullopt;
   constexpr std::int64_t kTenYears = std::int64_t{3650} * 86'400'000;
   const auto found =
       scaled(*value, {{"ms", 1}, {"s", 1000}, {"m", 60'000}, {"h", 3'600'000}, {"d", 86'400'000}}, kTenYears);
-  if (found && *found > 0) return std::chrono::milliseconds(*found);
+  if (found && *found >= least.count()) return std::chrono::milliseconds(*found);
+  if (found && *found > 0) {
+    report_.error(
+        code::kValue, node.span,
+        what + " is at least " + std::to_string(least.count()) + "ms, not " + in_quotes(*value),
+        "NATS and the workers cannot keep a shorter time: write " + std::to_string(least.count()) + "ms, or longer");
+    return std::nullopt;
+  }
   report_.error(code::kValue, node.span, what + " is a time, not " + in_quotes(*value),
                 "a whole number and a unit: 250ms, 30s, 5m, 24h, 7d; at most 3650d");
   return std::nullopt;

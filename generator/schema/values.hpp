@@ -44,6 +44,9 @@ class MapView {
   bool usable_ = true;
 };
 
+/// What NATS takes for a stream, and a worker can keep.
+inline constexpr std::chrono::milliseconds kLeastOfServer{100};
+
 /// Single values; each reports what is wrong and then gives nothing. `what` for messages: "'max_age'".
 class Values {
  public:
@@ -54,7 +57,8 @@ class Values {
   std::optional<std::int64_t> integer(const Node& node, const std::string& what, std::int64_t least,
                                       std::int64_t most) const;
   /// "250ms", "30s", "5m", "24h", "7d".
-  std::optional<std::chrono::milliseconds> duration(const Node& node, const std::string& what) const;
+  std::optional<std::chrono::milliseconds> duration(
+      const Node& node, const std::string& what, std::chrono::milliseconds least = std::chrono::milliseconds(1)) const;
   /// "1GiB", "512MiB", "10MB", "123".
   std::optional<std::int64_t> size(const Node& node, const std::string& what) const;
   std::optional<std::size_t> choice(const Node& node, const std::string& what,

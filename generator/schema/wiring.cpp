@@ -97,21 +97,40 @@ void check_cycles(Resolution& r) {
   }
 }
 
+/// The API makes the ids that clients do not give: UUIDs, which the field has to take.
+void check_made_id(Resolution& r, const std::string& event, const std::string& path, const Field& field) {
+  std::set<std::string> rules;
+  for (const char* id : {"123e4567-e89b-42d3-a456-426614174000", "00000000-0000-4000-8000-000000000000",
+                         "ffffffff-ffff-4fff-bfff-ffffffffffff"}) {
+    for (std::string& rule : broken_rules(field, {Literal::Kind::kText, id, {}})) rules.insert(std::move(rule));
+  }
+  for (const std::string& rule : rules) {
+    r.report
+        .error(code::kWorkflowId, r.span_of(Section::kEvents, event),
+               named("event", event) +
+                   " cannot have a workflow that the API begins: its ids are UUIDs, which break the " +
+                   in_quotes(rule) + " of " + in_quotes(path),
+               "let the field be any UUID, such as 123e4567-e89b-42d3-a456-426614174000")
+        .notes.push_back({r.declared.workflow_id.value->span, "the pipeline's 'workflow_id'"});
+  }
+}
+
 void check_workflow_id(Resolution& r) {
   if (r.pipeline.workflow_id.empty()) return;
   std::string path;
   for (const std::string& name : r.pipeline.workflow_id) path += (path.empty() ? "" : ".") + name;
-  std::set<std::string> events;
+  std::set<std::string> events, accepted;  // accepted: by the API
   for (const auto& [name, stage] : r.pipeline.stages) {
     if (!stage.consumes.empty()) events.insert(stage.consumes);
     for (const ProducedEvent& produced : stage.produces) events.insert(produced.event);
   }
   if (r.pipeline.ingest) {
-    events.insert(r.pipeline.ingest->events.begin(), r.pipeline.ingest->events.end());
+    accepted.insert(r.pipeline.ingest->events.begin(), r.pipeline.ingest->events.end());
     for (const UploadSpec& upload : r.pipeline.ingest->uploads) {
-      if (!upload.produces.empty()) events.insert(upload.produces);
+      if (!upload.produces.empty()) accepted.insert(upload.produces);
       if (upload.result && !upload.result->event.empty()) events.insert(upload.result->event);
     }
+    events.insert(accepted.begin(), accepted.end());
   }
   for (const std::string& event : events) {
     const Record* record = r.record_of(event);
@@ -127,6 +146,7 @@ void check_workflow_id(Resolution& r) {
         why = in_quotes(path) + " is optional there";
       } else {
         refuse_sensitive(r, *result.path, r.declared.workflow_id.value->span, "the workflow of a message");
+        if (accepted.contains(event)) check_made_id(r, event, path, *result.field);
         continue;
       }
     }

@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "cli/generate.hpp"
+#include "schema/names.hpp"
 
 namespace pipegen::gen {
 namespace {
@@ -119,6 +120,15 @@ TEST_F(CommandLine, generate_all_writes_the_workspace_and_says_how_to_build_it) 
   EXPECT_NE(outcome.out.find("cmake -S services -B services/build && cmake --build services/build"), std::string::npos);
   put("services/build/CMakeCache.txt", "PIPEGEN_SERVICES:STRING=speaker\n");
   EXPECT_NE(pipegen({"generate-all"}).out.find(" -B services/build -DPIPEGEN_SERVICES=ALL && "), std::string::npos);
+}
+
+TEST_F(CommandLine, no_stage_is_called_like_a_folder_of_the_workspace) {
+  ASSERT_EQ(pipegen({"generate-all"}).code, 0);
+  for (const auto& entry : fs::directory_iterator("services")) {
+    const std::string name = entry.path().filename().string();
+    if (name == "speaker" || name == "listener" || !is_kebab_name(name)) continue;
+    EXPECT_NE(reserved_stage_name(name), "") << name;
+  }
 }
 
 TEST_F(CommandLine, generating_again_changes_nothing) {
@@ -271,6 +281,21 @@ TEST_F(CommandLine, a_persist_stage_has_a_worker_of_its_own_and_the_others_share
   EXPECT_NE(read("services/customers/generated/worker.cpp").find("read_customer"), std::string::npos);
   EXPECT_EQ(read("services/entity-worker/generated/worker.cpp").find("read_customer"), std::string::npos);
   EXPECT_NE(read("services/entity-worker/generated/worker.cpp").find("read_order"), std::string::npos);
+}
+
+TEST_F(CommandLine, entities_and_stages_of_a_file_below_the_pipelines_get_their_workers) {
+  put("events.yaml", std::string(kEvents) + "pipeline: demo\nworkflow_id: job_id\n");
+  put("sub/orders.yaml",
+      "pipegen: v1\nimport: ../events.yaml\n"
+      "entities: {Order: {key: [id], fields: {id: string}}}\n"
+      "stages: {listener: {consumes: SoundReady, uses: custom}}\n");
+  const Outcome outcome = pipegen({"generate-worker", "--schema", "sub/orders.yaml"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(fs::exists("services/listener"));
+  EXPECT_TRUE(fs::exists("services/entity-worker"));
+  const Outcome api = pipegen({"generate-ingest-api", "--schema", "sub/orders.yaml"});
+  EXPECT_EQ(api.code, 1);
+  EXPECT_NE(api.err.find("sub/orders.yaml: error: "), std::string::npos) << api.err;
 }
 
 TEST_F(CommandLine, a_transform_is_written_once_and_one_that_comes_later_is_declared) {
@@ -499,6 +524,37 @@ TEST_F(CommandLine, import_says_what_keeps_it_from_it_and_writes_nothing) {
   EXPECT_NE(wrong.err.find("old/a.yaml:1:44: error: no type is called 'Quux'"), std::string::npos) << wrong.err;
   EXPECT_EQ(pipegen({"import", "--entities", "old", "--pipeline", "Not A Name"}).code, 1);
   EXPECT_FALSE(fs::exists("entities.yaml"));
+}
+
+TEST_F(CommandLine, import_takes_no_file_of_anybody_away) {
+  put("old/a.yaml", "entity: {name: A, fields: [{name: a, type: String}], persistence: {primary_key: a}}\n");
+  put("entities.yaml.new", "mine");
+  fs::create_directories("taken/schema.yaml");
+  const Outcome imported = pipegen({"import", "--entities", "old"});
+  EXPECT_EQ(imported.code, 0) << imported.err;
+  EXPECT_EQ(read("entities.yaml.new"), "mine");
+  EXPECT_EQ(pipegen({"import", "--entities", "old", "--output", "taken/schema.yaml", "--force"}).code, 1);
+  EXPECT_EQ(std::distance(fs::directory_iterator("taken"), {}), 1) << "what could not be moved is gone";
+}
+
+TEST_F(CommandLine, import_says_which_folder_cannot_be_read) {
+  const Outcome long_name = pipegen({"import", "--entities", std::string(300, 'a')});
+  EXPECT_EQ(long_name.code, 1);
+  EXPECT_EQ(long_name.err.find("internal error"), std::string::npos) << long_name.err;
+  fs::create_directory("closed");
+  fs::permissions("closed", fs::perms::none);
+  fs::permissions(folder_, fs::perms::owner_all | fs::perms::group_exec | fs::perms::others_exec);
+  const bool is_root = ::geteuid() == 0;  // who may read everything
+  if (is_root) {
+    ASSERT_EQ(::seteuid(65534), 0);
+  }
+  const Outcome closed = pipegen({"import", "--entities", "closed"});
+  if (is_root) {
+    ASSERT_EQ(::seteuid(0), 0);
+  }
+  fs::permissions("closed", fs::perms::owner_all);
+  EXPECT_EQ(closed.code, 1);
+  EXPECT_EQ(closed.err, "pipegen: closed cannot be read: Permission denied\n");
 }
 
 TEST_F(CommandLine, paths_with_spaces_are_quoted_for_the_shell) {

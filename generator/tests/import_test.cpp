@@ -223,6 +223,20 @@ TEST(Import, WarnsAboutWhatItLeavesOut) {
   EXPECT_TRUE(validate(*imported.schema).pipeline);
 }
 
+TEST(Import, ReadsWhatJsonWritesAsTwoEscapes) {
+  const auto imported = [](const std::string& doc) {
+    return import_entities({{"a.JSON", R"({"name": "A", "doc": ")" + doc +
+                                           R"(", "fields": [{"name": "a", "type": "String"}], "key": "a"})"}},
+                           "p");
+  };
+  const Imported emoji = imported(R"(so \\ud83d\\ude00 \ud83d\ude00 it is)");
+  ASSERT_TRUE(emoji.schema) << said(emoji);
+  EXPECT_NE(emoji.schema->find("\"so \\\\ud83d\\\\ude00 \xF0\x9F\x98\x80 it is\""), std::string::npos) << *emoji.schema;
+  for (const char* half : {R"(\ud83d)", R"(\ude00)", R"(\ud83d\ud83d)", R"(\ud83d\u00)"}) {
+    EXPECT_NE(said(imported(half)).find("PG0103"), std::string::npos) << half;
+  }
+}
+
 TEST(Import, RefusesWhatWouldBeNoSchema) {
   const auto error = [](const std::string& text) {
     const Imported imported = import_entities({{"a.yaml", text}}, "p");

@@ -145,7 +145,7 @@ TEST(Schema, StagesOfTheRootFileAreKnown) {
   EXPECT_EQ(clean(load(example())).root_stages, std::vector<std::string>{});
   const Pipeline from_stage = clean(load(example(), "stages/tts.yaml"));
   EXPECT_EQ(from_stage.root_stages, std::vector<std::string>{"time"});
-  EXPECT_EQ(from_stage.root_file, "tts.yaml");
+  EXPECT_EQ(from_stage.root_file, "stages/tts.yaml");
   EXPECT_EQ(from_stage.stages.at("time").origin.file, "stages/tts.yaml") << "as seen from the pipeline's file";
   EXPECT_EQ(from_stage.events.at("FinalEvent").origin.file, "events.yaml");
 }
@@ -661,6 +661,17 @@ TEST(BadInput, GetsADiagnosticAndNothingElse) {
     EXPECT_TRUE(has_code(loaded, code)) << code << " for " << text.substr(0, 60) << "\n" << said(loaded).substr(0, 500);
     EXPECT_FALSE(format_json(loaded.diagnostics).empty());
   }
+}
+
+TEST(BadInput, RecordsNestedTooDeeplyAreSaidOfTheFieldThatHoldsOneMore) {
+  std::string text = "pipegen: v1\npipeline: p\ntypes:\n  A: {fields: {innocent: string}}\n";
+  for (int i = 1000; i < 1102; ++i) {
+    text += "  R" + std::to_string(i) + ": {fields: {next: " + (i < 1101 ? "R" + std::to_string(i + 1) : "A") + "}}\n";
+  }
+  const Loaded loaded = load_text(text);
+  ASSERT_EQ(loaded.diagnostics.size(), 1u) << said(loaded).substr(0, 500);
+  EXPECT_EQ(loaded.diagnostics[0].code, "PG0105");
+  EXPECT_EQ(loaded.diagnostics[0].span.line, 5 + 100) << "R1000 is in line 5, and 101 records are as many as can be";
 }
 
 TEST(BadInput, OfManyEntitiesIsReadInNoTime) {

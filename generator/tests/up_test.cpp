@@ -386,6 +386,16 @@ TEST(NatsServer, ListensOnAFreePortOfThisMachineAndComesBackOnItAfterItDied) {
   EXPECT_EQ(nats.url(), url);
 }
 
+TEST(NatsServer, TheAddressOfOneThatWasKilledIsNotBelieved) {
+  Folder folder;
+  Screen screen;
+  std::filesystem::create_directory(folder / "data");
+  const std::filesystem::path left = folder / "data" / "nats-server_1.ports";
+  std::ofstream(left) << R"({"nats": ["nats://127.0.0.1:1"]})";
+  NatsServer nats(folder / "data", 0, screen.console);
+  EXPECT_FALSE(std::filesystem::exists(left)) << "the next server may be process 1";
+}
+
 TEST(NatsServer, APortThatIsTakenIsAnErrorWithTheServersOwnWords) {
   Folder folder;
   Screen screen;

@@ -310,6 +310,29 @@ TEST_F(Workspace, paths_that_lead_out_of_it_are_refused) {
   EXPECT_FALSE(fs::exists(folder_ / "evil"));
 }
 
+TEST_F(Workspace, a_journal_moves_nothing_but_staged_files) {
+  put(folder_ / "outside/file", "mine");
+  const std::string absolute = (folder_ / "outside/file").string();
+  for (const std::string& staged : {absolute, std::string("../../../outside/file"), std::string()}) {
+    put(root_ / ".pipegen/journal",
+        nlohmann::json{{"pipegen", 1}, {"moves", {{staged, "stolen", ""}}}, {"removals", nlohmann::json::array()}}
+            .dump());
+    EXPECT_NE(error_of(kFiles).find("is damaged"), std::string::npos) << staged;
+    EXPECT_EQ(read(folder_ / "outside/file"), "mine") << staged;
+    EXPECT_FALSE(fs::exists(root_ / "stolen")) << staged;
+  }
+}
+
+TEST_F(Workspace, a_link_in_place_of_the_staging_folder_costs_nothing_that_it_leads_to) {
+  put(folder_ / "outside/0", "mine");
+  fs::create_directories(root_ / ".pipegen");
+  fs::create_directory_symlink(folder_ / "outside", root_ / ".pipegen/staging");
+  EXPECT_NE(error_of(kFiles).find("staging is in the way"), std::string::npos);
+  put(root_ / ".pipegen/journal", R"({"pipegen":1,"moves":[["0","stolen",""]],"removals":[]})");
+  EXPECT_NE(error_of(kFiles).find("staging is in the way"), std::string::npos);
+  EXPECT_EQ(snapshot(folder_ / "outside"), (Snapshot{{"0", "mine"}}));
+}
+
 TEST_F(Workspace, files_and_folders_in_the_way_are_named) {
   put(root_ / "tts", "a file");
   EXPECT_NE(error_of(kFiles).find("needs a folder of that name"), std::string::npos);
@@ -319,6 +342,10 @@ TEST_F(Workspace, files_and_folders_in_the_way_are_named) {
   fs::remove_all(root_);
   put(root_, "a file");
   EXPECT_NE(error_of(kFiles).find("is not a folder"), std::string::npos);
+}
+
+TEST_F(Workspace, the_root_of_the_file_system_is_none) {
+  for (const char* root : {"/", "/.", "/tmp/../"}) EXPECT_THROW(Lock{root}, WorkspaceError) << root;
 }
 
 TEST_F(Workspace, a_damaged_or_foreign_manifest_is_refused_with_advice) {
@@ -455,7 +482,7 @@ TEST_F(Workspace, a_kill_at_any_step_leaves_the_old_or_the_new_workspace) {
       for (int recovery_step = 0;; ++recovery_step) {
         const int recovery = in_child([&] {
           die_after(recovery_step);
-          recover(root_);
+          const Lock lock(root_);
         });
         if (recovery == 0) break;
         ASSERT_EQ(recovery, 42) << "step " << step << ", then " << recovery_step;
@@ -495,7 +522,7 @@ TEST_F(Workspace, a_full_disk_at_any_step_leaves_the_old_workspace_or_one_that_t
       const bool early = error.find("Nothing was written") != std::string::npos;
       ASSERT_NE(early, error.find("the next run of pipegen finishes it") != std::string::npos) << error;
       (early ? failed_early : failed_late)++;
-      if (!early || for_good) recover(root_);
+      if (!early || for_good) const Lock lock(root_);
       ASSERT_EQ(snapshot(root_), early ? old_state : new_state) << "step " << step;
     }
     EXPECT_GT(failed_early, 5);
@@ -521,15 +548,6 @@ TEST_F(Workspace, an_edit_between_an_interrupted_run_and_the_next_is_not_lost) {
     EXPECT_EQ(read(root_ / "CMakeLists.txt"), "my edit");
     EXPECT_EQ(read(root_ / "tts/generated/main.cpp"), "my edit");
   }
-}
-
-TEST_F(Workspace, reading_commands_touch_nothing_when_nothing_is_left_over) {
-  recover(root_);
-  EXPECT_FALSE(fs::exists(root_));
-  write(root_, kFiles, kEverything);
-  const auto before = disk::status(root_ / ".pipegen");
-  recover(root_);
-  EXPECT_EQ(before->st_mtim.tv_nsec, disk::status(root_ / ".pipegen")->st_mtim.tv_nsec);
 }
 
 TEST_F(Workspace, a_failed_first_write_leaves_no_folder_behind) {

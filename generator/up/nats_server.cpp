@@ -53,6 +53,11 @@ std::filesystem::path NatsServer::program() {
 
 void NatsServer::start() {
   const std::filesystem::path log = folder_ / "nats-server.log";
+  // One that was killed leaves its address, and in a container the next may get the same process id.
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_, ignored)) {
+    if (entry.path().extension() == ".ports") std::filesystem::remove(entry.path(), ignored);
+  }
   child_ = std::make_unique<Child>(ChildOptions{
       .arguments = {program().string(), "-js", "-a", "127.0.0.1", "-p", std::to_string(port_ == 0 ? -1 : port_), "-sd",
                     folder_.string(), "--ports_file_dir", folder_.string()},

@@ -23,6 +23,15 @@ Owner owner_of(const std::string& name) {
 
 std::string quoted(const std::string& text) { return json(text).dump(); }
 
+/// What stage() calls its files: anything else would be a path out of the staging folder.
+std::string staged_name(const json& name) {
+  auto text = name.get<std::string>();
+  if (text.empty() || text.find_first_not_of("0123456789") != std::string::npos) {
+    throw std::invalid_argument("'" + text + "' is no staged file");
+  }
+  return text;
+}
+
 json parse_format(const std::string& text, const std::filesystem::path& path) {
   json document = json::parse(text);
   if (const int format = document.at("pipegen").get<int>(); format != kFormat) {
@@ -89,7 +98,7 @@ Journal Journal::parse(const std::string& text, const std::filesystem::path& pat
   try {
     const json document = parse_format(text, path);
     for (const json& move : document.at("moves")) {
-      journal.moves.push_back({.staged = move.at(0).get<std::string>(),
+      journal.moves.push_back({.staged = staged_name(move.at(0)),
                                .path = move.at(1).get<std::string>(),
                                .before = move.at(2).get<std::string>()});
     }

@@ -198,6 +198,11 @@ auto said_as_workspace_error(Work work) {
 
 void finish_interrupted_run(const fs::path& root) {
   const Places places(root);
+  // A link there may come with somebody else's repository: what it leads to is neither ours to move nor to remove.
+  if (const auto about = disk::status(places.staging); about && !S_ISDIR(about->st_mode)) {
+    throw WorkspaceError(places.staging.string() +
+                         " is in the way: pipegen needs a folder of that name. Remove it, and run this again.");
+  }
   if (const auto text = disk::read(places.journal)) apply(root, Journal::parse(*text, places.journal));
   if (disk::status(places.new_journal)) disk::remove(places.new_journal);
   remove_staging(places);
@@ -402,6 +407,10 @@ class Write {
 
 Lock::Lock(const fs::path& root, std::chrono::milliseconds patience) : root_(root.lexically_normal()) {
   if (!root_.has_filename() && root_.has_parent_path()) root_ = root_.parent_path();  // "services/"
+  std::error_code unknown;
+  if (const fs::path real = fs::weakly_canonical(root_, unknown); !unknown && real == "/") {
+    throw WorkspaceError(root_.string() + " is the root of the file system: choose another --output");
+  }
   said_as_workspace_error([&] { acquire(patience); });
   try {
     said_as_workspace_error([&] { finish_interrupted_run(root_); });
@@ -485,13 +494,6 @@ Services existing_services(const fs::path& root, const std::string& pipeline) {
   std::erase_if(manifest.services,
                 [&](const auto& service) { return !disk::status(root / service.first / "CMakeLists.txt"); });
   return std::move(manifest.services);
-}
-
-void recover(const fs::path& root) {
-  const Places places(root);
-  const bool left_something = disk::status(places.journal) || disk::status(places.new_journal) ||
-                              disk::status(places.staging) || disk::status(places.lock);
-  if (left_something) const Lock lock(root);
 }
 
 }  // namespace pipegen::gen

@@ -97,7 +97,4 @@ WriteReport write(const std::filesystem::path& root, const Output& output, const
 /// they are another pipeline's.
 Services existing_services(const std::filesystem::path& root, const std::string& pipeline);
 
-/// Finishes or throws away what an interrupted run left; for commands that only read. Nothing to do: touches nothing.
-void recover(const std::filesystem::path& root);
-
 }  // namespace pipegen::gen

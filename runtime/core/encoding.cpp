@@ -19,7 +19,6 @@ constexpr std::array<std::int8_t, 256> values_of(std::string_view alphabet) {
   return values;
 }
 constexpr auto kStandardValues = values_of(kStandard);
-constexpr auto kUrlValues = values_of(kUrl);
 
 std::string encode(BytesView bytes, std::string_view alphabet, bool padded) {
   std::string text;
@@ -36,14 +35,14 @@ std::string encode(BytesView bytes, std::string_view alphabet, bool padded) {
 }
 
 /// `text` without padding.
-std::optional<Bytes> decode(std::string_view text, const std::array<std::int8_t, 256>& values) {
+std::optional<Bytes> decode(std::string_view text) {
   if (text.size() % 4 == 1) return std::nullopt;
   Bytes bytes;
   bytes.reserve(text.size() * 3 / 4);
   std::uint32_t bits = 0;
   int count = 0;
   for (const char c : text) {
-    const int value = values[static_cast<unsigned char>(c)];
+    const int value = kStandardValues[static_cast<unsigned char>(c)];
     if (value < 0) return std::nullopt;
     bits = (bits << 6 | static_cast<std::uint32_t>(value)) & 0xffffff;
     count += 6;
@@ -69,12 +68,7 @@ std::string base64url(BytesView bytes, bool padded) { return encode(bytes, kUrl,
 
 std::optional<Bytes> decode_base64(std::string_view text) {
   if (text.size() % 4 != 0) return std::nullopt;
-  return decode(without_padding(text), kStandardValues);
-}
-
-std::optional<Bytes> decode_base64url(std::string_view text) {
-  if (text.ends_with('=') && text.size() % 4 != 0) return std::nullopt;
-  return decode(without_padding(text), kUrlValues);
+  return decode(without_padding(text));
 }
 
 std::string hex(BytesView bytes) {

@@ -16,8 +16,6 @@ std::string base64url(BytesView bytes, bool padded = true);
 
 /// Nothing unless the text is exactly what base64() would write for some octets.
 std::optional<Bytes> decode_base64(std::string_view text);
-/// Takes base64url text with its padding or without any.
-std::optional<Bytes> decode_base64url(std::string_view text);
 
 /// Lower case.
 std::string hex(BytesView bytes);

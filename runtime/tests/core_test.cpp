@@ -552,8 +552,6 @@ TEST(Types, ShaAndBase64AreThoseOfTheStandards) {
   }
   EXPECT_EQ(base64url(bytes_of("\xff\xef")), "_-8=");
   EXPECT_EQ(base64url(bytes_of("\xff\xef"), false), "_-8");
-  EXPECT_EQ(text_of(decode_base64url("_-8").value()), "\xff\xef");
-  EXPECT_EQ(text_of(decode_base64url("_-8=").value()), "\xff\xef");
   for (const std::string_view text :
        {"Z", "Zg", "Zg=", "Zh==", "Zg==Zg==", "Zm9v\n", "Zm 9v", "_-8=", "====", "Z==="}) {
     EXPECT_FALSE(decode_base64(text)) << text;
