@@ -3,6 +3,7 @@
 // text, except for `Origin`, which generated files name in their first line.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <map>
@@ -348,5 +349,13 @@ struct Pipeline {
   std::string entity_stream;                 // "TPCH_INGEST"; empty without entities
   std::vector<EntityWorker> entity_workers;  // of the `persist` stages, sorted by name
 };
+
+/// What pipegen adds to a pipeline has as many: the pipeline needs it as much as what the schema declares.
+inline int most_replicas(const Pipeline& pipeline) {
+  int most = 1;
+  for (const auto& [name, stream] : pipeline.streams) most = std::max(most, stream.replicas);
+  for (const auto& [name, bucket] : pipeline.buckets) most = std::max(most, bucket.replicas);
+  return most;
+}
 
 }  // namespace pipegen::gen

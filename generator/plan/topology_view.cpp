@@ -56,10 +56,11 @@ json bucket_lines(const Bucket& bucket) {
   return lines;
 }
 
-json plain_bucket(const std::string& name, std::chrono::milliseconds max_age) {
-  return {
-      {"lines",
-       {".schema_name = " + cpp_string(name), ".name = " + cpp_string(name), ".max_age = " + cpp_duration(max_age)}}};
+/// A bucket of the runtime's own.
+json own_bucket(const Pipeline& pipeline, const std::string& name, std::chrono::milliseconds max_age) {
+  json lines = {".schema_name = " + cpp_string(name), ".name = " + cpp_string(name)};
+  add_limits(lines, max_age, 0, most_replicas(pipeline), Storage::kFile);
+  return {{"lines", lines}};
 }
 
 }  // namespace
@@ -84,10 +85,10 @@ json topology_view(const Pipeline& pipeline, const Needs& needs, bool idempotenc
     if (stream.replicas != 1) lines.push_back(".replicas = " + std::to_string(stream.replicas));
     stream_views.push_back({{"lines", lines}});
   }
-  stream_views.push_back({{"lines",
-                           {".name = " + cpp_string(dead_letter_stream(pipeline)),
-                            ".subjects = {" + cpp_string("dlq." + pipeline.name + ".>") + "}",
-                            ".max_age = " + cpp_duration(std::chrono::hours(24 * 30))}}});
+  json dead_letters = {".name = " + cpp_string(dead_letter_stream(pipeline)),
+                       ".subjects = {" + cpp_string("dlq." + pipeline.name + ".>") + "}"};
+  add_limits(dead_letters, std::chrono::hours(24 * 30), 0, most_replicas(pipeline), Storage::kFile);
+  stream_views.push_back({{"lines", dead_letters}});
 
   json object_views = json::array();
   for (const std::string& name : needs.buckets) {
@@ -98,9 +99,11 @@ json topology_view(const Pipeline& pipeline, const Needs& needs, bool idempotenc
     key_value_views.push_back({{"lines", bucket_lines(pipeline.key_values.at(name))}});
   }
   if (const std::string status = status_bucket(pipeline); !status.empty()) {
-    key_value_views.push_back(plain_bucket(status, std::chrono::hours(24 * 7)));
+    key_value_views.push_back(own_bucket(pipeline, status, std::chrono::hours(24 * 7)));
   }
-  if (idempotency) key_value_views.push_back(plain_bucket(pipeline.constant + "_IDEMPOTENCY", std::chrono::hours(24)));
+  if (idempotency) {
+    key_value_views.push_back(own_bucket(pipeline, pipeline.constant + "_IDEMPOTENCY", std::chrono::hours(24)));
+  }
   return {{"streams", stream_views}, {"object_buckets", object_views}, {"key_values", key_value_views}};
 }
 

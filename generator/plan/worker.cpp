@@ -293,6 +293,12 @@ json stage_view(const Pipeline& pipeline, const Stage& stage) {
   const std::string subject = setting_text("nats", consumed.setting, consumed.subject);
   line("filter_subject", consumed.placeholders.empty() ? subject : "pipegen::subject_filter(" + subject + ")");
   line("event", cpp_string(stage.consumes));
+  std::vector<std::string> publishes;
+  for (const ProducedEvent& produced : stage.produces) {
+    const Event& event = pipeline.events.at(produced.event);
+    if (event.placeholders.empty()) publishes.push_back(setting_text("nats", event.setting, event.subject));
+  }
+  if (!publishes.empty()) lines.push_back(aligned("      .publishes = {", publishes, "}").substr(6));
   line("concurrency", std::to_string(stage.concurrency));
   line("ack_wait", cpp_duration(stage.ack_wait));
   line("timeout", cpp_duration(stage.timeout));

@@ -41,6 +41,7 @@ void add_stream(Resolution& r) {
     }
   }
   const auto says = [&](const char* key) { return declared != nullptr && key_of(*declared, key) != nullptr; };
+  if (!says("replicas")) stream.replicas = most_replicas(r.pipeline);
   if (!says("max_age")) stream.max_age = std::chrono::hours(24);
   if (!says("max_bytes")) stream.max_bytes = std::int64_t{1} << 30;
 }

@@ -368,6 +368,8 @@ TEST(Entities, HaveSubjectsConsumersAndOneWorkQueue) {
   EXPECT_EQ(declared.streams.at("TPCH_INGEST").max_age, std::chrono::hours(24 * 7));
   EXPECT_EQ(declared.streams.at("TPCH_INGEST").max_bytes, std::int64_t{1} << 30);
   EXPECT_EQ(declared.streams.at("TPCH_INGEST").replicas, 3);
+  const Pipeline beside = clean(load_text(std::string(kEntities) + "buckets: {FILES: {replicas: 3}}\n"));
+  EXPECT_EQ(beside.streams.at("TPCH_INGEST").replicas, 3);
 }
 
 TEST(Entities, ArePersistedByTheStageThatSaysSo) {

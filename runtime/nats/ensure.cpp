@@ -201,7 +201,6 @@ void compare(const Wanted& wanted, const jsStreamConfig& server, std::int64_t ma
   line("max_age", time_text(server.MaxAge), time_text(nanos(spec.max_age)));
   line("max_bytes", limit_text(server.MaxBytes), limit_text(spec.max_bytes));
   if (!wanted.bucket) line("max_messages", limit_text(server.MaxMsgs), limit_text(spec.max_messages));
-  line("replicas", std::to_string(server.Replicas), std::to_string(spec.replicas));
   if (wanted.bucket) line("allow_rollup_hdrs", text_of(server.AllowRollup), "true");
   // What no schema asks for, because messages would be lost by it.
   line("no_ack", text_of(server.NoAck), "false");
@@ -272,7 +271,9 @@ ApiAnswer ask(Connection::Handles& handles, const Wanted& wanted, const char* re
   ApiAnswer read = json::parse(payload_of(answer.get()), read_answer);
   if (!read.error) return read;
   const int code = read.error->code;
-  if (code == JSStreamSubjectOverlapErr) throw_refused(handles, wanted, NATS_ERR, JSStreamSubjectOverlapErr);
+  if (code == JSStreamSubjectOverlapErr || code == JSStreamReplicasNotSupportedErr || code == JSClusterNoPeersErr) {
+    throw_refused(handles, wanted, NATS_ERR, static_cast<jsErrCode>(code));
+  }
   const bool unsettled = code == JSClusterNotAvailErr || code == JSClusterNotLeaderErr ||
                          code == JSClusterIncompleteErr || code == JSStreamOfflineErr;
   const std::string text = wanted.what + " cannot be extended: " + read.error->description;
@@ -281,10 +282,11 @@ ApiAnswer ask(Connection::Handles& handles, const Wanted& wanted, const char* re
 }
 
 /// Services of one pipeline that were generated from different files know different events of a stream. So what can
-/// only help is added to what is there: subjects, and time in which a repeated message is told from a new one. False
-/// when there was something to add: another service may have done the same at the same moment, and the server keeps
-/// what came last, so the caller looks again.
-bool extended(Connection::Handles& handles, const Wanted& wanted, const jsStreamConfig& server) {
+/// only help is added to what is there: subjects, replicas, and time in which a repeated message is told from a new
+/// one. False when there was something to add: another service may have done the same at the same moment, and the
+/// server keeps what came last, so the caller looks again.
+bool extended(Connection::Handles& handles, const Wanted& wanted, const jsStreamInfo& info) {
+  const jsStreamConfig& server = *info.Config;
   const StreamSpec& spec = wanted.spec;
   const std::vector<std::string> has(server.Subjects, server.Subjects + server.SubjectsLen);
   std::vector<std::string> subjects;
@@ -292,7 +294,13 @@ bool extended(Connection::Handles& handles, const Wanted& wanted, const jsStream
     if (!cover(has, subject)) subjects.push_back(subject);
   }
   const std::int64_t window = wanted.bucket ? 0 : nanos(window_of(spec));
-  if (subjects.empty() && server.Duplicates >= window) return true;
+  if (subjects.empty() && server.Duplicates >= window && server.Replicas >= spec.replicas) return true;
+
+  // A single server takes the number, and has one replica all the same.
+  const bool clustered = info.Cluster != nullptr && info.Cluster->Name != nullptr && *info.Cluster->Name != '\0';
+  if (server.Replicas < spec.replicas && !clustered) {
+    throw_refused(handles, wanted, NATS_ERR, JSStreamReplicasNotSupportedErr);
+  }
 
   auto config = ask(handles, wanted, "$JS.API.STREAM.INFO.", "").config;
   const Logger log;
@@ -308,6 +316,11 @@ bool extended(Connection::Handles& handles, const Wanted& wanted, const jsStream
     log.warning("the duplicate window of a stream is too short for this service; making it longer",
                 {{"stream", spec.name}, {"from", time_text(server.Duplicates)}, {"to", time_text(window)}});
     config["duplicate_window"].text = std::to_string(window);
+  }
+  if (server.Replicas < spec.replicas) {
+    log.warning("a stream has fewer replicas than the schema says; adding them",
+                {{"stream", spec.name}, {"from", server.Replicas}, {"to", spec.replicas}});
+    config["num_replicas"].text = std::to_string(spec.replicas);
   }
   ask(handles, wanted, "$JS.API.STREAM.UPDATE.", json::to_json(config));
   return false;
@@ -333,7 +346,7 @@ void ensure_stream(Connection::Handles& handles, const Wanted& wanted) {
   for (;;) {
     if (status != NATS_OK) throw_status(status, code, wanted.what);
     compare(wanted, *info->Config, natsConnection_GetMaxPayload(handles.publish));
-    if (extended(handles, wanted, *info->Config)) return;
+    if (extended(handles, wanted, *info.get())) return;
     // By now, whoever read the old settings before our change has written its own; not at the same time as it again.
     thread_local std::minstd_rand random(std::random_device{}());
     std::this_thread::sleep_for(milliseconds(std::uniform_int_distribution<>(300, 600)(random)));

@@ -38,8 +38,9 @@ void DeadLetterBox::each(const Filter& filter, const std::function<bool(const De
   nats::StreamInfo info;
   natsStatus status = js_GetStreamInfo(info.out(), handles.consume_js, stream_.c_str(), nullptr, &code);
   if (status != NATS_OK) nats::throw_status(status, code, what);
-  std::uint64_t left = info->State.Msgs;
-  if (left == 0) return;
+  if (info->State.Msgs == 0) return;
+  // Not what comes while this runs: that may never end, because what is replayed may come back.
+  const std::uint64_t last = info->State.LastSeq;
 
   // Asked for one after the other, ordered by the server: a message that goes missing on the way is sent again.
   jsSubOptions options;
@@ -50,7 +51,7 @@ void DeadLetterBox::each(const Filter& filter, const std::function<bool(const De
   nats::Subscription subscription;
   status = js_SubscribeSync(subscription.out(), handles.consume_js, ">", nullptr, &options, &code);
   if (status != NATS_OK) nats::throw_status(status, code, "cannot read " + what);
-  while (left > 0) {
+  for (;;) {
     nats::Message message;
     status = natsSubscription_NextMsg(message.out(), subscription.get(), 5'000);
     if (status == NATS_TIMEOUT) throw Unavailable(what + ": the server does not send what it has; try again");
@@ -58,10 +59,12 @@ void DeadLetterBox::each(const Filter& filter, const std::function<bool(const De
     jsMsgMetaData* raw = nullptr;
     nats::check(natsMsg_GetMetaData(&raw, message.get()), "cannot read " + what);
     const std::unique_ptr<jsMsgMetaData, void (*)(jsMsgMetaData*)> meta(raw, jsMsgMetaData_Destroy);
-    left = meta->NumPending;
-    const DeadLetter letter = letter_of(message.get(), meta->Sequence.Stream, meta->Timestamp);
-    if (!filter.stage.empty() && letter.header("Pipegen-Error-Stage") != filter.stage) continue;
-    if (!see(letter)) return;
+    const std::uint64_t sequence = meta->Sequence.Stream;
+    if (sequence > last) return;
+    const DeadLetter letter = letter_of(message.get(), sequence, meta->Timestamp);
+    const bool is_meant = filter.stage.empty() || letter.header("Pipegen-Error-Stage") == filter.stage;
+    if (is_meant && !see(letter)) return;
+    if (sequence == last || meta->NumPending == 0) return;
   }
 }
 
@@ -91,7 +94,8 @@ void DeadLetterBox::replay(const DeadLetter& letter) {
     if (key.starts_with(kError) || key.starts_with(kOriginal) || key.starts_with("Nats-")) continue;
     if (!headers.try_emplace(key, value).second) headers[key] += ", " + value;  // RFC 9110, 5.3
   }
-  // One that had none was called by its place in its stream, which the dead letter's own id tells.
+  // Letters of older services do not say it: one without an id was called by its place in its stream, which the dead
+  // letter's own id told then.
   const std::string own = letter.header("Nats-Msg-Id");
   if (id.empty() && own.starts_with("dlq:")) id = own.substr(4);
   if (!id.empty()) headers["Pipegen-Message-Id"] = id;

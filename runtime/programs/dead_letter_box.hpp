@@ -37,7 +37,7 @@ class DeadLetterBox {
     std::string stage{};        // empty: all
     bool headers_only = false;  // letters have no payload then, and come faster
   };
-  /// In order, until `see` gives false.
+  /// Those that are there now, in order, until `see` gives false.
   void each(const Filter& filter, const std::function<bool(const DeadLetter&)>& see);
   std::optional<DeadLetter> find(std::uint64_t sequence);
 

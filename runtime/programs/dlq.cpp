@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/json_text.hpp"
 #include "pipegen/error.hpp"
 #include "pipegen/json.hpp"
 #include "pipegen/settings.hpp"
@@ -40,13 +41,14 @@ void print_line(const DeadLetter& letter, bool json) {
     out.begin_object();
     out.field("sequence", static_cast<std::int64_t>(letter.sequence));
     out.field("stored_at", letter.stored_at);
-    out.field("message_id", id_of(letter));
+    // Headers are octets: others may write them in any encoding.
+    out.field("message_id", pipegen::json::repaired_utf8(id_of(letter)));
     for (const auto& [field, name] : {std::pair{"stage", "Pipegen-Error-Stage"},
                                       {"subject", "Pipegen-Error-Subject"},
                                       {"class", "Pipegen-Error-Class"},
                                       {"error", "Pipegen-Error-Message"},
                                       {"deliveries", "Pipegen-Error-Deliveries"}}) {
-      out.field(field, letter.header(name));
+      out.field(field, pipegen::json::repaired_utf8(letter.header(name)));
     }
     out.end_object();
     std::cout << out.text() << '\n';
@@ -60,7 +62,7 @@ void print_line(const DeadLetter& letter, bool json) {
 
 int list(DeadLetterBox& box, const Options& options) {
   std::size_t count = 0;
-  box.each({.stage = options.stage}, [&](const DeadLetter& letter) {
+  box.each({.stage = options.stage, .headers_only = true}, [&](const DeadLetter& letter) {
     if (count == 0 && !options.json) {
       std::cout << std::left << std::setw(8) << "SEQ" << std::setw(29) << "TIME" << std::setw(20) << "STAGE"
                 << std::setw(38) << "MESSAGE"
@@ -101,12 +103,14 @@ int for_each_meant(DeadLetterBox& box, const Options& options, const char* done,
     box.each({.stage = options.stage}, one);
   } else {
     for (const std::uint64_t sequence : options.sequences) {
-      if (const auto letter = box.find(sequence)) {
+      const auto letter = box.find(sequence);
+      if (letter && (options.stage.empty() || letter->header("Pipegen-Error-Stage") == options.stage)) {
         one(*letter);
-      } else {
-        std::cerr << "pipegen dlq: there is no dead letter " << sequence << '\n';
-        ++bad;
+        continue;
       }
+      std::cerr << "pipegen dlq: there is no dead letter " << sequence
+                << (options.stage.empty() ? "" : " of " + options.stage) << '\n';
+      ++bad;
     }
   }
   std::cout << good << ' ' << done << (bad > 0 ? ", " + std::to_string(bad) + " not" : "") << '\n';

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/json_text.hpp"
 #include "pipegen/error.hpp"
 #include "pipegen/json.hpp"
 #include "pipegen/settings.hpp"
@@ -109,8 +110,9 @@ std::string as_json(const std::vector<ConsumerStatus>& all) {
       out.key("last_error");
       out.begin_object();
       out.field("at", status.last_error->at);
-      out.field("class", status.last_error->error_class);
-      out.field("message", status.last_error->message);
+      // Headers are octets: others may write them in any encoding.
+      out.field("class", json::repaired_utf8(status.last_error->error_class));
+      out.field("message", json::repaired_utf8(status.last_error->message));
       out.end_object();
     }
     out.end_object();

@@ -46,6 +46,29 @@ std::string leader_of(nats::Connection& connection, const std::string& stream) {
   }
 }
 
+TEST(Cluster, WhatHasFewerReplicasThanTheSchemaSaysIsGivenThemAndWhatHasMoreKeepsThem) {
+  NatsCluster cluster(3);
+  nats::Connection connection({.url = cluster.urls()});
+  const auto of = [](int replicas) {
+    Topology out;
+    out.add_stream({.name = "TEST_DLQ", .subjects = {"dlq.test.>"}, .replicas = replicas});
+    out.add_key_value({.schema_name = "TEST_STATUS", .name = "TEST_STATUS", .replicas = replicas});
+    return out;
+  };
+  nats::ensure(connection, of(1));
+  connection.publish("dlq.test.work", "kept", "1");
+  for (const int wanted : {3, 1}) {
+    nats::ensure(connection, of(wanted));
+    for (const char* stream : {"TEST_DLQ", "KV_TEST_STATUS"}) {
+      EXPECT_TRUE(eventually([&] {
+        const auto info = testing::stream_info(connection, stream);
+        return info->Config->Replicas == 3 && info->Cluster != nullptr && info->Cluster->ReplicasLen == 2;
+      })) << stream;
+    }
+    EXPECT_EQ(testing::stored(connection, "TEST_DLQ"), 1u);
+  }
+}
+
 TEST(Cluster, TheLeaderIsKilledUnderLoadAndEveryAckedEventArrivesOnce) {
   NatsCluster cluster(3);
   nats::Connection api({.url = cluster.urls(), .name = "api"});

@@ -27,7 +27,7 @@ using testing::TempFolder;
 Topology topology() {
   Topology out;
   out.add_stream({.name = "IN", .subjects = {"in.a"}, .retention = Retention::kWorkQueue});
-  out.add_stream({.name = "OUT", .subjects = {"out.a"}});
+  out.add_stream({.name = "OUT", .subjects = {"out.a", "out.of_others"}});
   out.add_stream({.name = "TEST_DLQ", .subjects = {"dlq.test.>"}});
   out.add_key_value({.schema_name = "STATE", .name = "TEST_STATE"});
   return out;
@@ -47,6 +47,8 @@ Stage make_stage(const Settings&) {
   stage.durable = "work-workers";
   stage.filter_subject = "in.a";
   stage.event = "Input";
+  stage.publishes = {"out.a"};
+  stage.status_bucket = "STATE";
   stage.dead_letter_stream = "TEST_DLQ";
   stage.dead_letter_subject = "dlq.test.work";
   stage.handle = [](std::string_view, Context&, Outbox&) {};
@@ -239,9 +241,22 @@ TEST_P(Refusals, AUserWhoMayNotCreateStreams) {
 }
 
 TEST_P(Refusals, AUserWhoMayNotPublish) {
+  const auto expect_refused = [&](const std::string& denied, const std::string& said) {
+    const NatsServer server({}, user("publish: { deny: \"" + denied + "\" }"));
+    expect(refused(server, alice()), {"\"" + said, "grant it in the server's permissions"});
+  };
   const std::string subject = service() == "worker" ? "out.a" : service() == "api" ? "in.a" : "dlq.test.work";
-  const NatsServer server({}, user("publish: { deny: \"" + subject + "\" }"));
-  expect(refused(server, alice()), {"\"" + subject + "\"", "grant it in the server's permissions"});
+  expect_refused(subject, subject + "\"");
+  if (service() == "worker") expect_refused("$KV.TEST_STATE.>", "$KV.TEST_STATE.");
+}
+
+TEST_P(Refusals, NotAUserWhoMayNotPublishWhatOthersDo) {
+  const NatsServer server({}, user("publish: { deny: \"out.of_others\" }"));
+  std::vector<std::string> settings = alice();
+  settings.insert(settings.end(), {"REFUSALS_SERVICE=" + service(), "NATS_URL=" + server.url(),
+                                   "DATABASE_URL=sqlite:" + (folder_.path() / "test.db").string()});
+  Process process({}, settings);
+  EXPECT_TRUE(process.says("\"ready\"")) << process.log();
 }
 
 INSTANTIATE_TEST_SUITE_P(Of, Refusals, ::testing::Values("worker", "api", "entities"),

@@ -190,6 +190,14 @@ TEST_F(Status, ShowsEveryDurableConsumerOfAServerWithoutASchema) {
   EXPECT_TRUE(of_server().output.starts_with("STREAM")) << of_server().output;
 }
 
+TEST_F(Status, ShowsErrorsInAnyEncoding) {
+  make_consumer("PAID", "ship-workers", "order.paid");
+  bury("ship", "PAID", "order.paid", "na\xefve");
+  const Result json = of_server("--json");
+  EXPECT_EQ(json.status, 0) << json.output;
+  EXPECT_NE(json.output.find("\"message\":\"na\xef\xbf\xbdve\""), std::string::npos) << json.output;
+}
+
 TEST_F(Status, TheLagIsTheAgeOfTheOldestMessageThatIsNotAcked) {
   make_consumer("PAID", "ship-workers", "order.paid");
   send("order.paid", 3);

@@ -28,6 +28,7 @@
 #include "pipegen/json.hpp"
 #include "support/nats_server.hpp"
 #include "worker/consumer.hpp"
+#include "worker/stall_watch.hpp"
 #include "worker/worker.hpp"
 
 extern char** environ;
@@ -310,6 +311,27 @@ TEST_F(WorkerTest, AMessageThatIsPublishedAgainIsTheSameMessage) {
   EXPECT_EQ(stored("OUT"), 1u);
 }
 
+TEST_F(WorkerTest, EachStageThatRefusesAMessageHasADeadLetterOfIt) {
+  std::vector<std::unique_ptr<Worker>> workers;
+  for (const std::string name : {"first", "second"}) {
+    Stage stage = make_stage([](std::string_view, Context&, Outbox&) { throw PermanentError("malformed"); });
+    stage.name = name;
+    stage.stream = "OUT";  // keeps what it has: each of the two gets it
+    stage.durable = name + "-workers";
+    stage.filter_subject = "out.shared";
+    stage.dead_letter_subject = "dlq.test." + name;
+    workers.push_back(start(std::move(stage)));
+  }
+  connection_.publish("out.shared", "x", "", {{"Pipegen-Message-Id", "one"}});
+  EXPECT_TRUE(eventually([&] { return stored("TEST_DLQ") == 2; }, 10s)) << stored("TEST_DLQ");
+  std::set<std::string> stages;
+  for (const Stored& letter : all("TEST_DLQ")) {
+    stages.insert(letter.headers.at("Pipegen-Error-Stage"));
+    EXPECT_EQ(letter.headers.at("Pipegen-Message-Id"), "one");
+  }
+  EXPECT_EQ(stages, (std::set<std::string>{"first", "second"}));
+}
+
 TEST_F(WorkerTest, APermanentErrorDeadLettersAtOnceWithItsReason) {
   nats::Subscription advisories;
   ASSERT_EQ(natsConnection_SubscribeSync(advisories.out(), connection_.handles().consume,
@@ -328,8 +350,9 @@ TEST_F(WorkerTest, APermanentErrorDeadLettersAtOnceWithItsReason) {
   EXPECT_EQ(dead[0].subject, "dlq.test.work");
   EXPECT_EQ(dead[0].payload, "bad");
   const auto& headers = dead[0].headers;
-  EXPECT_TRUE(headers.at("Nats-Msg-Id").starts_with("dlq:IN:2:")) << headers.at("Nats-Msg-Id");
+  EXPECT_TRUE(headers.at("Nats-Msg-Id").starts_with("dlq:work:IN:2:")) << headers.at("Nats-Msg-Id");
   EXPECT_EQ(headers.at("Pipegen-Original-Nats-Msg-Id"), "id-1");
+  EXPECT_EQ(headers.at("Pipegen-Message-Id"), "id-1");
   EXPECT_EQ(headers.at("X-Mine"), "kept");
   EXPECT_EQ(headers.at("Pipegen-Workflow-Id"), "job");
   EXPECT_EQ(headers.at("Pipegen-Error-Stage"), "work");
@@ -379,6 +402,20 @@ TEST_F(WorkerTest, AMessageThatJustFitsTheServerCanStillBeDeadLettered) {
   ASSERT_EQ(dead.size(), 1u);
   EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Seq"), "1");
   EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Cut"), std::to_string(limit - 200));
+}
+
+TEST_F(WorkerTest, AMessageWithAsManyHeadersAsTheServerTakesCanStillBeDeadLettered) {
+  auto worker = start(make_stage([](std::string_view, Context&, Outbox&) { throw PermanentError("no"); }));
+  send("x", {{"X-Mine", std::string(65'400, 'x')}});
+  connection_.publish("in.a", "y", std::string(65'400, 'y'));
+  ASSERT_TRUE(all_acked());
+  auto dead = all("TEST_DLQ");
+  ASSERT_EQ(dead.size(), 2u);
+  if (dead[0].payload != "x") std::swap(dead[0], dead[1]);
+  EXPECT_EQ(dead[1].payload, "y");
+  EXPECT_EQ(dead[0].payload, "x");
+  EXPECT_EQ(dead[0].headers.at("Pipegen-Message-Id"), "id-0");
+  EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Message"), "no");
 }
 
 TEST_F(WorkerTest, ATransientErrorIsTriedAgainWithItsDelayAndDeadLetteredAfterMaxDeliver) {
@@ -620,6 +657,42 @@ TEST_F(WorkerTest, AHandlerIsToldToStopAtItsDeadline) {
   ASSERT_EQ(dead.size(), 1u);
   EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Message"), "timed out after 300ms");
   EXPECT_EQ(dead[0].headers.at("Pipegen-Error-Deliveries"), "2");
+}
+
+// Asked for by StallWatch, answered as nats-server 2.11 does; all else is the server's own.
+TEST(StallWatchTest, LeavesAConsumerAloneThatSomebodyPaused) {
+  NatsServer server({}, R"(mappings = { "$JS.API.CONSUMER.INFO.IN.work-workers": "answered.here" })");
+  nats::Connection connection({.url = server.url()});
+  nats::ensure(connection, topology());
+  connection.publish("in.a", "x", "1");
+  nats::Subscription questions;
+  auto* const nats = connection.handles().consume;
+  ASSERT_EQ(natsConnection_SubscribeSync(questions.out(), nats, "answered.here"), NATS_OK);
+  const auto remedy_of = [&](const std::string& state) {
+    const std::string answer = R"({"type":"io.nats.jetstream.api.v1.consumer_info_response","stream_name":"IN",)"
+                               R"("name":"work-workers","created":"2025-01-01T00:00:00.000000001Z","config":{)"
+                               R"("durable_name":"work-workers","ack_policy":"explicit","max_ack_pending":1000,)"
+                               R"("pause_until":"2025-01-01T01:00:00Z"},"delivered":{"consumer_seq":0,"stream_seq":0},)"
+                               R"("ack_floor":{"consumer_seq":0,"stream_seq":0},"num_ack_pending":0,)"
+                               R"("num_redelivered":0,"num_waiting":1,"num_pending":1,)" +
+                               state + R"("ts":"2025-01-01T00:00:01Z"})";
+    worker::StallWatch watch(connection, make_stage({}), 20ms);
+    worker::StallWatch::Verdict verdict;
+    const auto end = Clock::now() + 20s;
+    int asked = 0;
+    while (asked < 8 && verdict.remedy == worker::StallWatch::Remedy::kNone && Clock::now() < end) {
+      verdict = watch.nothing_came(10ms, true);
+      nats::Message question;
+      if (natsSubscription_NextMsg(question.out(), questions.get(), 10) != NATS_OK) continue;
+      ++asked;
+      EXPECT_EQ(natsConnection_PublishString(nats, natsMsg_GetReply(question.get()), answer.c_str()), NATS_OK);
+    }
+    EXPECT_GE(asked, 2);
+    return verdict.remedy;
+  };
+  EXPECT_EQ(remedy_of(""), worker::StallWatch::Remedy::kAskAgain);
+  EXPECT_EQ(remedy_of(R"("paused":false,)"), worker::StallWatch::Remedy::kAskAgain);
+  EXPECT_EQ(remedy_of(R"("paused":true,"pause_remaining":3599999999999,)"), worker::StallWatch::Remedy::kNone);
 }
 
 TEST_F(WorkerTest, AConsumerThatIsDeletedIsNoticedAndMadeAgain) {

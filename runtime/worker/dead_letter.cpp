@@ -15,6 +15,9 @@
 namespace pipegen::worker {
 namespace {
 
+constexpr std::size_t kMostHeaders = 65'535;  // octets that JetStream stores, whatever max_payload is
+constexpr std::size_t kLongId = 4'096;        // one that is longer is not worth a letter that cannot be stored
+
 /// Text as the value of a header: one line, not too long.
 std::string header_value(std::string_view text) {
   std::string out = shortened(text);
@@ -37,9 +40,11 @@ DeadLetters::Draft DeadLetters::draft(const Delivery& delivery, const DeadLetter
   Draft draft;
   HeaderList& headers = draft.headers;
   for (auto& [name, value] : nats::headers_of(delivery.message.get())) {
+    if (name == "Pipegen-Message-Id") continue;  // below
     headers.emplace_back(name.starts_with("Nats-") ? "Pipegen-Original-" + name : std::move(name), std::move(value));
   }
-  draft.needed_from = headers.size();
+  draft.needed_from = headers.size() + (delivery.id().size() > kLongId ? 1 : 0);
+  headers.emplace_back("Pipegen-Message-Id", delivery.id());
   const auto stored = Timestamp(std::chrono::microseconds(delivery.key.stored_at / 1000));
   headers.emplace_back("Pipegen-Error-Stage", stage_.name);
   headers.emplace_back("Pipegen-Error-Class", header_value(reason.error_class));
@@ -51,9 +56,10 @@ DeadLetters::Draft DeadLetters::draft(const Delivery& delivery, const DeadLetter
   headers.emplace_back("Pipegen-Error-First-Seen", to_string(stored));
   headers.emplace_back("Pipegen-Error-Worker", worker_name());
   headers.insert(headers.end(), more.begin(), more.end());
-  // With the time, because sequences begin again in a stream that was deleted and made again.
-  draft.message_id = "dlq:" + std::string(delivery.stream) + ":" + std::to_string(delivery.key.sequence) + ":" +
-                     std::to_string(delivery.key.stored_at);
+  // With the stage, because several may refuse the same message; with the time, because sequences begin again in a
+  // stream that was deleted and made again.
+  draft.message_id = "dlq:" + stage_.name + ":" + std::string(delivery.stream) + ":" +
+                     std::to_string(delivery.key.sequence) + ":" + std::to_string(delivery.key.stored_at);
   return draft;
 }
 
@@ -123,7 +129,7 @@ std::size_t DeadLetters::fit(Draft& draft, std::string_view payload) const {
     for (const auto& [name, value] : draft.headers) sum += name.size() + value.size() + 4;
     return sum;
   };
-  if (payload.size() + size() <= room) return payload.size();
+  if (size() <= kMostHeaders && payload.size() + size() <= room) return payload.size();
   draft.headers.erase(draft.headers.begin(), draft.headers.begin() + static_cast<std::ptrdiff_t>(draft.needed_from));
   draft.needed_from = 0;
   const std::size_t needed = size();

@@ -6,20 +6,19 @@
 #include "nats/garbage.hpp"
 #include "pipegen/worker.hpp"
 #include "worker/process.hpp"
+#include "worker/status.hpp"
 #include "worker/worker.hpp"
 
 namespace pipegen {
 namespace {
 
-/// The topology of a stage is what it consumes and what it publishes.
 std::vector<std::string> published_by(const Stage& stage) {
-  std::vector<std::string> subjects;
-  for (const auto& stream : stage.topology.streams) {
-    for (const auto& subject : stream.subjects) {
-      if (subject != stage.filter_subject) subjects.push_back(subject);
-    }
-  }
+  std::vector<std::string> subjects = stage.publishes;
   if (!stage.dead_letter_subject.empty()) subjects.push_back(stage.dead_letter_subject);
+  if (!stage.status_bucket.empty()) {
+    subjects.push_back("$KV." + worker::bucket_name(stage.topology, stage.status_bucket) + "." +
+                       worker::status_key("_pipegen_may_it_publish", stage, "_"));
+  }
   return subjects;
 }
 

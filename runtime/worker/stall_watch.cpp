@@ -74,8 +74,13 @@ StallWatch::Verdict StallWatch::nothing_came(std::chrono::nanoseconds time, bool
 }
 
 StallWatch::Report StallWatch::read_consumer(json::Reader& in) {
-  static constexpr json::Field kFields[] = {{"created"},     {"config"},          {"delivered"},
-                                            {"num_pending"}, {"num_ack_pending"}, {"num_waiting", json::kOptional}};
+  static constexpr json::Field kFields[] = {{"created"},
+                                            {"config"},
+                                            {"delivered"},
+                                            {"num_pending"},
+                                            {"num_ack_pending"},
+                                            {"num_waiting", json::kOptional},
+                                            {"paused", json::kOptional}};
   static constexpr json::Field kConfigFields[] = {{"max_ack_pending", json::kOptional}};
   static constexpr json::Field kDeliveredFields[] = {{"consumer_seq"}, {"stream_seq"}};
   Report out;
@@ -100,6 +105,9 @@ StallWatch::Report StallWatch::read_consumer(json::Reader& in) {
         break;
       case 5:
         out.waiting = read_number(in);
+        break;
+      case 6:
+        out.paused = in.boolean();
         break;
     }
   }
@@ -182,6 +190,11 @@ void StallWatch::ask() {
 }
 
 StallWatch::Verdict StallWatch::judge(const Report& report) {
+  if (report.paused) {  // nothing is to come, and one that is made again would not be paused any more
+    before_.reset();
+    stalls_ = 0;
+    return {};
+  }
   Verdict verdict;
   const std::string delivered = std::to_string(report.delivered), found = std::to_string(report.found);
   if (report.last < report.delivered) {

@@ -62,6 +62,7 @@ class StallWatch {
     std::uint64_t ack_pending = 0;  // delivered and not acked
     std::int64_t max_ack_pending = 0;
     std::uint64_t waiting = 0;  // requests
+    bool paused = false;        // by somebody, until a time (nats-server 2.11)
     // of the stream
     std::uint64_t messages = 0;  // that it is for
     std::uint64_t last = 0;

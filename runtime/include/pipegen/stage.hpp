@@ -42,6 +42,8 @@ struct Stage {
   std::string durable{};
   std::string filter_subject{};
   std::string event{};  // the consumed event's name in the schema
+  /// Subjects of the events that it publishes, as far as they are known before there is an event.
+  std::vector<std::string> publishes{};
   int concurrency = 1;  // overridden by <section>.worker_pool_size
   std::chrono::milliseconds ack_wait{30'000};
   std::chrono::milliseconds timeout{std::chrono::minutes(5)};

@@ -56,6 +56,7 @@ pipegen::Stage stage(const pipegen::Settings& settings) {
       .durable = settings.text("nats.thumbnail_consumer_name", "thumbnail-workers"),
       .filter_subject = settings.text("nats.picture_created_subject", "picture.created"),
       .event = "PictureCreated",
+      .publishes = {settings.text("nats.thumbnail_created_subject", "thumbnail.created")},
       .concurrency = 1,
       .ack_wait = std::chrono::seconds(30),
       .timeout = std::chrono::minutes(5),

@@ -25,11 +25,13 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
       .storage = pipegen::Storage::kMemory,
       .max_messages = 1000,
       .duplicate_window = std::chrono::minutes(5),
+      .replicas = 3,
   });
   topology.add_stream({
       .name = "EVERY_TYPE_DLQ",
       .subjects = {"dlq.every-type.>"},
       .max_age = std::chrono::hours(720),
+      .replicas = 3,
   });
   topology.add_object_bucket({
       .schema_name = "RAW_FILES",
@@ -40,6 +42,7 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
       .schema_name = "EVERY_TYPE_STATUS",
       .name = "EVERY_TYPE_STATUS",
       .max_age = std::chrono::hours(168),
+      .replicas = 3,
   });
   return topology;
 }

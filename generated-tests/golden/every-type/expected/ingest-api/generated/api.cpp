@@ -23,16 +23,19 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
       .name = "EVERY_TYPE_DLQ",
       .subjects = {"dlq.every-type.>"},
       .max_age = std::chrono::hours(720),
+      .replicas = 3,
   });
   topology.add_key_value({
       .schema_name = "EVERY_TYPE_STATUS",
       .name = "EVERY_TYPE_STATUS",
       .max_age = std::chrono::hours(168),
+      .replicas = 3,
   });
   topology.add_key_value({
       .schema_name = "EVERY_TYPE_IDEMPOTENCY",
       .name = "EVERY_TYPE_IDEMPOTENCY",
       .max_age = std::chrono::hours(24),
+      .replicas = 3,
   });
   return topology;
 }

@@ -73,6 +73,7 @@ pipegen::Stage stage(const pipegen::Settings& settings) {
       .durable = settings.text("nats.join_sounds_consumer_name", "join-sounds-workers"),
       .filter_subject = settings.text("nats.sound_made_subject", "sound.made"),
       .event = "SoundMade",
+      .publishes = {settings.text("nats.sounds_joined_subject", "sounds.joined")},
       .concurrency = 1,
       .ack_wait = std::chrono::seconds(30),
       .timeout = std::chrono::minutes(5),

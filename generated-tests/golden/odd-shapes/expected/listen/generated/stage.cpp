@@ -58,6 +58,7 @@ pipegen::Stage stage(const pipegen::Settings& settings) {
       .durable = settings.text("nats.listen_consumer_name", "listen-workers"),
       .filter_subject = settings.text("nats.book_read_subject", "book.read"),
       .event = "BookRead",
+      .publishes = {settings.text("nats.tick_subject", "tick")},
       .concurrency = 1,
       .ack_wait = std::chrono::seconds(30),
       .timeout = std::chrono::minutes(5),

@@ -58,6 +58,7 @@ pipegen::Stage stage(const pipegen::Settings& settings) {
       .durable = settings.text("nats.read_book_consumer_name", "read-book-workers"),
       .filter_subject = settings.text("nats.book_scanned_subject", "book.scanned"),
       .event = "BookScanned",
+      .publishes = {settings.text("nats.book_read_subject", "book.read")},
       .concurrency = 1,
       .ack_wait = std::chrono::seconds(30),
       .timeout = std::chrono::minutes(5),

@@ -69,6 +69,7 @@ pipegen::Stage stage(const pipegen::Settings& settings) {
       .durable = settings.text("nats.pcm_to_wav_consumer_name", "pcm-to-wav-workers"),
       .filter_subject = settings.text("nats.audio_chunk_created_subject", "audio.chunk.created"),
       .event = "AudioChunkCreatedEvent",
+      .publishes = {settings.text("nats.wav_created_subject", "wav.created")},
       .concurrency = 2,
       .ack_wait = std::chrono::seconds(30),
       .timeout = std::chrono::minutes(5),

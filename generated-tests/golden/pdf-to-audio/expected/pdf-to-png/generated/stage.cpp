@@ -69,6 +69,7 @@ pipegen::Stage stage(const pipegen::Settings& settings) {
       .durable = settings.text("nats.pdf_consumer_name", "pdf-workers"),
       .filter_subject = settings.text("nats.pdf_created_subject", "pdf.created"),
       .event = "PDFCreatedEvent",
+      .publishes = {settings.text("nats.png_created_subject", "png.created")},
       .concurrency = 2,
       .ack_wait = std::chrono::seconds(30),
       .timeout = std::chrono::minutes(30),

@@ -69,6 +69,7 @@ pipegen::Stage stage(const pipegen::Settings& settings) {
       .durable = settings.text("nats.png_text_consumer_name", "png-text-workers"),
       .filter_subject = settings.text("nats.png_created_subject", "png.created"),
       .event = "PNGCreatedEvent",
+      .publishes = {settings.text("nats.text_processed_subject", "text.processed")},
       .concurrency = 2,
       .ack_wait = std::chrono::seconds(30),
       .timeout = std::chrono::minutes(5),

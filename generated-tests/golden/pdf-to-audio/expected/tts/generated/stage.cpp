@@ -74,6 +74,7 @@ pipegen::Stage stage(const pipegen::Settings& settings) {
       .durable = settings.text("nats.tts_consumer_name", "tts-workers"),
       .filter_subject = settings.text("nats.text_processed_subject", "text.processed"),
       .event = "TextProcessedEvent",
+      .publishes = {settings.text("nats.audio_chunk_created_subject", "audio.chunk.created")},
       .concurrency = 2,
       .ack_wait = std::chrono::seconds(30),
       .timeout = std::chrono::minutes(5),

@@ -86,6 +86,7 @@ pipegen::Stage stage(const pipegen::Settings& settings) {
       .durable = settings.text("nats.wav_aggregator_consumer_name", "wav-aggregator-workers"),
       .filter_subject = settings.text("nats.wav_created_subject", "wav.created"),
       .event = "WavFileCreatedEvent",
+      .publishes = {settings.text("nats.final_audio_created_subject", "final.audio.created")},
       .concurrency = 10,
       .ack_wait = std::chrono::seconds(30),
       .timeout = std::chrono::minutes(30),

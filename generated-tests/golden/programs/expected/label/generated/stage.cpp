@@ -63,6 +63,7 @@ pipegen::Stage stage(const pipegen::Settings& settings) {
       .durable = settings.text("nats.label_consumer_name", "label-workers"),
       .filter_subject = settings.text("nats.thumbnail_created_subject", "thumbnail.created"),
       .event = "ThumbnailCreated",
+      .publishes = {settings.text("nats.label_created_subject", "label.created")},
       .concurrency = 1,
       .ack_wait = std::chrono::seconds(30),
       .timeout = std::chrono::minutes(5),

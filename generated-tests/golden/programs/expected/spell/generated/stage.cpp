@@ -59,6 +59,7 @@ pipegen::Stage stage(const pipegen::Settings& settings) {
       .durable = settings.text("nats.spell_consumer_name", "spell-workers"),
       .filter_subject = settings.text("nats.label_created_subject", "label.created"),
       .event = "LabelCreated",
+      .publishes = {settings.text("nats.label_spelled_subject", "label.spelled")},
       .concurrency = 1,
       .ack_wait = std::chrono::seconds(30),
       .timeout = std::chrono::minutes(5),
