@@ -5,6 +5,8 @@
 #include <exception>
 #include <utility>
 
+#include "core/json_text.hpp"
+#include "core/sha256.hpp"
 #include "pipegen/error.hpp"
 #include "pipegen/json.hpp"
 #include "worker/retries.hpp"
@@ -30,6 +32,21 @@ std::int64_t version_of(const Delivery& delivery, std::int64_t stream_created) {
 Timestamp received_at(const Delivery& delivery) {
   if (const auto given = parse_timestamp(delivery.header("Pipegen-Received-At"))) return *given;
   return Timestamp(std::chrono::microseconds(delivery.key.stored_at / 1000));
+}
+
+constexpr auto kRemoveStatusesEvery = std::chrono::hours(1);
+constexpr std::size_t kStatusesAtATime = 5'000;   // that are removed in one transaction
+constexpr auto kRemovePause = milliseconds(100);  // between two: the writers want to write, too
+
+// Octets. An index of PostgreSQL takes no entry of some thousands, and the API asks for no longer id.
+constexpr std::size_t kMaxMessageId = 256;
+
+/// The id as the key of a status row. Whoever publishes chooses it: one that databases do not take gives way to its
+/// hash.
+std::string status_id(std::string_view id) {
+  if (id.size() <= kMaxMessageId && id.find('\0') == std::string_view::npos && json::is_utf8(id))
+    return std::string(id);
+  return "sha256:" + hex(Sha256::of(bytes_of(id)));
 }
 
 Counter& errors_of(Metrics& metrics, const std::string& stage, const char* kind) {
@@ -80,6 +97,7 @@ EntityWorker::EntityWorker(nats::Connection& connection, EntityWorkerSpec spec, 
       batch_size_(static_cast<std::size_t>(settings.integer(spec_.section + ".batch_size", 500, 1, 10'000))),
       writers_count_(writers_of(spec_, settings, database)),
       status_rows_(settings.flag(spec_.section + ".status_rows", true)),
+      status_max_age_(settings.duration(spec_.section + ".status_max_age", std::chrono::hours(30 * 24))),
       max_deliver_(static_cast<int>(settings.integer(spec_.section + ".max_deliver", 5, 1, 1'000))),
       database_(database),
       log_(Logger().with({{"stage", spec_.name}})),
@@ -134,9 +152,10 @@ void EntityWorker::start() {
   {
     const std::lock_guard lock(mutex_);
     ticking_ = true;
-    writers_left_ = writers_count_;
+    threads_left_ = writers_count_ + (status_max_age_ > milliseconds(0) ? 1 : 0);
   }
   for (std::size_t i = 0; i < writers_count_; ++i) writers_.emplace_back([this] { write_batches(); });
+  if (status_max_age_ > milliseconds(0)) writers_.emplace_back([this] { remove_old_statuses(); });
   ticker_ = std::thread([this] { tick(); });
   for (const auto& feed : feeds_) feed->start();
 }
@@ -163,7 +182,7 @@ bool EntityWorker::stop() {
     lock.unlock();
     for (const Item& item : unwritten) intake_.hand_back(*item.delivery);
     lock.lock();
-    all_left = options_.clock->wait_until(changed_, lock, end, [&] { return writers_left_ == 0; });
+    all_left = options_.clock->wait_until(changed_, lock, end, [&] { return threads_left_ == 0; });
     ticking_ = false;
     changed_.notify_all();
   }
@@ -208,8 +227,9 @@ void EntityWorker::accept(std::size_t entity, nats::Message message, std::int64_
   if (!delivery) return;
   const bool suspect = is_suspect(*delivery);
   const std::int64_t version = version_of(*delivery, stream_created);
+  const bool was_here = delivery->deliveries > 1 || !delivery->header("Pipegen-Version").empty();
   const std::lock_guard lock(mutex_);
-  (suspect ? suspects_ : queue_).push_back({std::move(delivery), entity, version});
+  (suspect ? suspects_ : queue_).push_back({std::move(delivery), entity, version, was_here});
   work_.notify_one();
 }
 
@@ -234,7 +254,7 @@ void EntityWorker::write_batches() {
     for (const auto& feed : feeds_) feed->wake();
   }
   const std::lock_guard lock(mutex_);
-  --writers_left_;
+  --threads_left_;
   changed_.notify_all();
 }
 
@@ -351,7 +371,7 @@ void EntityWorker::write_alone(Writer& writer, const Items& items) {
   const std::string why = "the process ended while it was written, with nothing else";
   int attempts = 0;
   const bool noted = holds_.until_available("database", [&] {
-    attempts = writer.session->note_attempt(status_of(item, sql::MessageState::kProcessing, why));
+    attempts = writer.session->note_attempt(status_of(item, sql::MessageState::kProcessing, why, 1));
   });
   if (!noted) return intake_.hand_back(*item.delivery);
   log_.warning("a message that was in hand at several ends of the process is written alone",
@@ -399,11 +419,11 @@ void EntityWorker::write_rows(Writer& writer, std::span<const Item> items, std::
   }
   if (writer.in_batch.empty()) return;
   writer.statuses.clear();
-  if (status_rows_ || writer.note_all) {
-    for (const Item& item : writer.in_batch) {
-      // One that is written alone was counted before.
-      writer.statuses.push_back(status_of(item, sql::MessageState::kCompleted, {}, writer.note_all ? 0 : 1));
-    }
+  for (const Item& item : writer.in_batch) {
+    // What failed before has a row in any case, which must not go on to say so.
+    if (!status_rows_ && !writer.note_all && !item.was_here) continue;
+    // One that is written alone was counted before.
+    writer.statuses.push_back(status_of(item, sql::MessageState::kCompleted, {}, writer.note_all ? 0 : 1));
   }
   const Items written = writer.in_batch;  // halving fills it anew
   std::vector<sql::Session::Rejected> rejected;
@@ -458,8 +478,9 @@ void EntityWorker::retry_or_bury(Writer& writer, const std::vector<Failure>& fai
     const Delivery& delivery = *failure.item.delivery;
     int attempts = 0;
     const bool available = holds_.until_available("database", [&] {
-      attempts =
-          writer.session->note_attempt(status_of(failure.item, sql::MessageState::kFailed, failure.reason.message));
+      // One that is written alone was counted before.
+      attempts = writer.session->note_attempt(
+          status_of(failure.item, sql::MessageState::kFailed, failure.reason.message, writer.note_all ? 0 : 1));
     });
     if (!available) {
       intake_.hand_back(delivery);
@@ -496,8 +517,16 @@ void EntityWorker::bury(Writer& writer, const std::vector<Failure>& failures) {
                                         failure.is_counted || writer.note_all ? 0 : 1));
   }
   writer.batch.clear();
+  const auto note = [&] {
+    try {
+      writer.session->write(writer.batch, writer.statuses);
+    } catch (const PermanentError& error) {
+      // To try again would never end; the dead letters say the same.
+      log_.warning("the status of dead letters could not be written", {{"error", error.what()}});
+    }
+  };
   const bool noted = holds_.until_available("dead-letters", [&] { dead_letters_.publish_all(letters); }) &&
-                     holds_.until_available("database", [&] { writer.session->write(writer.batch, writer.statuses); });
+                     holds_.until_available("database", note);
   for (const Failure& failure : failures) {
     const Delivery& delivery = *failure.item.delivery;
     if (!noted) {
@@ -516,7 +545,7 @@ void EntityWorker::bury(Writer& writer, const std::vector<Failure>& failures) {
 
 sql::MessageStatus EntityWorker::status_of(const Item& item, sql::MessageState state, std::string error,
                                            int attempts) const {
-  return {.message_id = std::string(item.delivery->id()),
+  return {.message_id = status_id(item.delivery->id()),
           .entity_type = std::string(spec_.entities[item.entity].name),
           .state = state,
           .attempts = attempts,
@@ -524,6 +553,30 @@ sql::MessageStatus EntityWorker::status_of(const Item& item, sql::MessageState s
           .received_at = received_at(*item.delivery),
           .updated_at = now(),
           .traceparent = item.delivery->trace().traceparent()};
+}
+
+/// At the start, and then every hour. Other processes may do the same; what goes wrong with it stops nobody.
+void EntityWorker::remove_old_statuses() {
+  const auto wait = [this](milliseconds time) {  // false at the end
+    std::unique_lock lock(mutex_);
+    return !options_.clock->wait_for(changed_, lock, time, [this] { return stopping_; });
+  };
+  do {
+    try {
+      const auto session = database_.session();
+      std::size_t all = 0, removed = 0;
+      do {
+        removed = session->remove_statuses(options_.clock->wall_time() - status_max_age_, kStatusesAtATime);
+        all += removed;
+      } while (removed == kStatusesAtATime && wait(kRemovePause));
+      if (all > 0) log_.info("old status rows are removed", {{"rows", all}});
+    } catch (const std::exception& error) {
+      log_.warning("old status rows could not be removed; the next try is in an hour", {{"error", error.what()}});
+    }
+  } while (wait(kRemoveStatusesEvery));
+  const std::lock_guard lock(mutex_);
+  --threads_left_;
+  changed_.notify_all();
 }
 
 void EntityWorker::tick() {

@@ -55,7 +55,8 @@ struct EntityWorkerOptions {
 };
 
 /// Threads: one per entity fetches, each writer (a session of the database) takes what has come, up to a batch, and
-/// writes it in one transaction; one ticks (in-progress signals). A message is acked after the commit of its rows.
+/// writes it in one transaction; one ticks (in-progress signals); one removes old status rows. A message is acked after
+/// the commit of its rows.
 ///
 /// A batch that the database does not take is halved until the one row is alone that is at fault. What can never be a
 /// row is dead-lettered, in the same transaction as the others' rows are written its status is. While the database or
@@ -86,6 +87,7 @@ class EntityWorker {
     std::shared_ptr<worker::Delivery> delivery{};
     std::size_t entity = 0;
     std::int64_t version = 0;
+    bool was_here = false;  // delivered before, or published again: there may be a status row of it
   };
   using Items = std::vector<Item>;
   /// What a writer has of its own.
@@ -95,7 +97,7 @@ class EntityWorker {
     sql::Batch batch;
     std::vector<sql::MessageStatus> statuses;
     std::vector<Item> in_batch;  // by message of the batch
-    bool note_all = false;       // status rows even if they are off
+    bool note_all = false;       // status rows even if they are off, of an attempt that is counted
   };
   struct Failure {
     Item item;
@@ -124,6 +126,7 @@ class EntityWorker {
   sql::MessageStatus status_of(const Item& item, sql::MessageState state, std::string error = {},
                                int attempts = 0) const;
 
+  void remove_old_statuses();
   void tick();
 
   nats::Connection& connection_;
@@ -132,6 +135,7 @@ class EntityWorker {
   const std::size_t batch_size_;
   const std::size_t writers_count_;
   const bool status_rows_;
+  const std::chrono::milliseconds status_max_age_;  // 0: they are kept
   const int max_deliver_;
   sql::Database& database_;
   Logger log_;
@@ -156,10 +160,10 @@ class EntityWorker {
   bool alone_ = false;  // suspects are being written
   bool stopping_ = false;
   bool ticking_ = false;
-  std::size_t writers_left_ = 0;
+  std::size_t threads_left_ = 0;  // of writers_
 
   std::vector<std::unique_ptr<worker::Feed>> feeds_;
-  std::vector<std::thread> writers_;
+  std::vector<std::thread> writers_;  // of the database: of rows, and who removes old ones
   std::thread ticker_;
 };
 

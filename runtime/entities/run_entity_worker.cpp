@@ -15,8 +15,8 @@ namespace {
 using std::chrono::milliseconds;
 
 void check_settings(const Settings& settings, const std::string& section, const Logger& log) {
-  for (const auto& where : settings.unknown(
-           section, {"batch_size", "worker_pool_size", "status_rows", "max_deliver", "ack_wait", "grace_period"})) {
+  for (const auto& where : settings.unknown(section, {"batch_size", "worker_pool_size", "status_rows", "status_max_age",
+                                                      "max_deliver", "ack_wait", "grace_period"})) {
     log.warning("a setting has no meaning; is it misspelt?", {{"setting", where}});
   }
 }

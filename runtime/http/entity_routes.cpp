@@ -1,8 +1,8 @@
 #include "http/entity_routes.hpp"
 
 #include <algorithm>
-#include <array>
 #include <mutex>
+#include <span>
 
 #include "core/json_text.hpp"
 #include "core/sha256.hpp"
@@ -25,10 +25,10 @@ constexpr std::size_t kMaxErrors = 1'000;  // that the answer to a batch lists
 constexpr std::size_t kMaxErrorsSize = 256 * 1024;
 constexpr std::size_t kMaxErrorSize = 16 * 1024;
 constexpr std::size_t kMaxViolations = 100;  // of one line
-constexpr auto kPatience = 5s;               // with another request of the same Idempotency-Key
-// Its process may have died after the publish: the message is published again, and the stream must still know its id.
-// One that lives after all does no harm, for it publishes under the same id or loses the key before it does.
-constexpr auto kTakeover = 10s;
+// Of a batch, which says every so often that it is worked on still. A client that stalls, or a stream that gives no
+// acks, keeps it from that for no longer than this takeover leaves it.
+constexpr auto kBatchKeep = 10s;
+constexpr auto kBatchTakeover = 60s;
 constexpr std::uint64_t kAnySize = UINT64_MAX / 2;  // of a batch: it is never in memory as a whole
 
 /// Of a version 7 UUID.
@@ -40,13 +40,15 @@ std::optional<Timestamp> made_at(std::string_view id) {
   return Timestamp(std::chrono::milliseconds(millis));
 }
 
-/// The id of one message of a batch: the same whenever it is sent again with the same Idempotency-Key. It has the time
-/// of `base`, a version 7 UUID, and is one.
-std::string line_id(const Uuid& base, std::int64_t number) {
-  std::array<std::byte, 24> name{};
-  std::copy_n(bytes_of({reinterpret_cast<const char*>(base.octets.data()), 16}).begin(), 16, name.begin());
-  for (std::size_t i = 0; i < 8; ++i) name[16 + i] = static_cast<std::byte>(number >> (56 - 8 * i));
-  const auto digest = Sha256::of(name);
+/// The id of one message of a batch: the same whenever it is sent again, in its place, with the same Idempotency-Key.
+/// (A batch that broke midway may be followed by other lines under its key: in no way are they those of before.) It has
+/// the time of `base`, a version 7 UUID, and is one.
+std::string line_id(const Uuid& base, std::int64_t number, std::string_view subject, std::string_view text) {
+  Sha256 sum;
+  sum.update(std::as_bytes(std::span(base.octets)));
+  sum.update(bytes_of(std::to_string(number) + " " + std::string(subject) + " "));
+  sum.update(bytes_of(text));
+  const auto digest = sum.finish();
   Uuid id = base;
   for (std::size_t i = 6; i < 16; ++i) id.octets[i] = std::to_integer<std::uint8_t>(digest[i]);
   id.octets[6] = static_cast<std::uint8_t>((id.octets[6] & 0x0f) | 0x70);
@@ -260,7 +262,7 @@ class EntityRoutes::Batch {
     } catch (const Problem& problem) {
       return reject(number, problem.what(), "[]");
     }
-    const std::string id = base_ ? line_id(*base_, number) : Uuid::random().to_string();
+    const std::string id = base_ ? line_id(*base_, number, entity->api->subject, text) : Uuid::random().to_string();
     if (!publisher_.publish(number, entity->api->subject, text, id, headers_)) throw Stopped();
     entity->accepted->add();
     routes_.sent_.count(entity->api->subject, text.size());
@@ -375,9 +377,14 @@ Response EntityRoutes::post_batch(Request& request) {
     Sha256 sum;
     std::optional<Problem> broken;
     attempt.may_be_stored = true;
+    auto keep_at = context_.clock.now() + kBatchKeep;
     try {
       request.read_body(kAnySize, context_.upload_timeout, [&](BytesView part) {
         if (key) sum.update(part);
+        if (key && context_.clock.now() >= keep_at) {
+          attempt.keep();
+          keep_at = context_.clock.now() + kBatchKeep;
+        }
         reader.feed(text_of(part));
       });
       reader.finish();
@@ -401,7 +408,9 @@ Response EntityRoutes::post_batch(Request& request) {
     request.read_body(kAnySize, context_.upload_timeout, [&](BytesView part) { sum.update(part); });
     return base64url(sum.finish());
   };
-  return with_trace(request, [&] { return context_.once(request, key, {.accept = accept, .digest = digest}); });
+  return with_trace(request, [&] {
+    return context_.once(request, key, {.accept = accept, .digest = digest, .takeover = kBatchTakeover});
+  });
 }
 
 // --- GET /ingest/status/{id} -----------------------------------------------------------------------------------------

@@ -149,9 +149,15 @@ bool Idempotency::put(Claim& claim, std::string text, std::uint64_t revision) {
 
 void Idempotency::commit(Claim& claim, std::string_view digest) {
   if (!claim.digest.empty() && claim.digest != digest) throw other_payload();
-  if (!put(claim, text_of("running", claim, digest), claim.revision))
-    throw Problem(409, "another request with this Idempotency-Key has taken over", {{"Retry-After", "1"}});
+  keep(claim, digest);
   claim.digest = digest;
+}
+
+void Idempotency::keep(Claim& claim) { keep(claim, claim.digest); }
+
+void Idempotency::keep(Claim& claim, std::string_view digest) {
+  if (put(claim, text_of("running", claim, digest), claim.revision)) return;
+  throw Problem(409, "another request with this Idempotency-Key has taken over", {{"Retry-After", "1"}});
 }
 
 void Idempotency::finish(const Claim& claim, std::string_view response) {

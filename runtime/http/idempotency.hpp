@@ -32,7 +32,8 @@ Problem other_payload();
 
 class Idempotency {
  public:
-  /// A key whose request has been running for longer than `takeover` is taken to be of a process that died.
+  /// A key of whose request nothing was heard (begin, commit, keep) for longer than `takeover` is taken to be of a
+  /// process that died.
   Idempotency(nats::Connection& connection, std::string bucket, std::chrono::milliseconds takeover,
               const AnyClock& clock = AnyClock::real());
 
@@ -54,6 +55,8 @@ class Idempotency {
   /// To be called before something is published: from here on the key stands for this payload. Throws Unavailable;
   /// Problem 422 when the key stands for another payload, 409 when another process took the request over.
   void commit(Claim& claim, std::string_view digest);
+  /// Says that the request is worked on still. Throws Unavailable; Problem 409 when another process took it over.
+  void keep(Claim& claim);
   /// Keeps the answer. Throws Unavailable; may be called again then.
   void finish(const Claim& claim, std::string_view response);
   /// Lets the next one try; with the same payload only, if `published` may be true. Throws Unavailable.
@@ -63,6 +66,7 @@ class Idempotency {
   std::string text_of(std::string_view state, const Claim& claim, std::string_view digest,
                       std::string_view response = {}) const;
   void begin(Claim& claim, std::string_view path, std::string_view key);
+  void keep(Claim& claim, std::string_view digest);
   bool put(Claim& claim, std::string text, std::uint64_t revision);
 
   KeyValue store_;

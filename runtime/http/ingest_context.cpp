@@ -120,6 +120,7 @@ Response IngestContext::once(Request& request, const std::optional<std::string>&
   }
   attempt.id = claim.id;
   attempt.commit = [&](const std::string& payload) { idempotency.commit(claim, payload); };
+  attempt.keep = [&] { idempotency.keep(claim); };
   attempt.may_be_stored = !claim.digest.empty();
   try {
     // The one that had the key before may have died between publishing and saying so.

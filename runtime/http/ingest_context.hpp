@@ -21,6 +21,12 @@
 
 namespace pipegen::http {
 
+/// For requests that publish at once. With another request of the same Idempotency-Key:
+inline constexpr std::chrono::milliseconds kPatience{5'000};
+/// Its process may have died after the publish: the message is published again, and the stream must still know its id.
+/// One that lives after all does no harm, for it publishes under the same id or loses the key before it does.
+inline constexpr std::chrono::milliseconds kTakeover{10'000};
+
 /// What a request was answered with when it was accepted; kept for repetitions of it.
 struct Accepted {
   std::string body{};
@@ -37,6 +43,8 @@ struct Attempt {
   std::string id{};  // a UUID that its message ids are made of, the same for every try with one Idempotency-Key
   /// To be called with the digest of the payload when everything is checked and nothing is visible yet.
   std::function<void(const std::string& digest)> commit = [](const std::string&) {};
+  /// To be called now and then by one that may take longer than the task's `takeover`.
+  std::function<void()> keep = [] {};
   bool may_be_stored = false;  // this try or one before it may have published, whatever the answer is
 };
 
@@ -48,7 +56,8 @@ struct OnceTask {
   /// What an attempt of this id was answered with, if that can be found out after its process died.
   std::function<std::optional<Accepted>(const std::string& id)> accepted_before{};
   std::chrono::milliseconds patience{0};  // for another request of this key that is on its way
-  /// After this time its process is taken to have died. 0: when an upload would be over.
+  /// After this time, from its start or the last keep(), its process is taken to have died. 0: when an upload would be
+  /// over.
   std::chrono::milliseconds takeover{0};
 };
 

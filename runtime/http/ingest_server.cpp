@@ -254,8 +254,8 @@ struct IngestServer::Impl {
       add("GET", upload.path + "/{workflow_id}",
           [this, &upload](Request& request) { return get_status(request, upload); });
       if (!upload.result) continue;
-      server.route("GET", upload.path + "/{workflow_id}/" + upload.result->as,
-                   [this, &upload](Request& request) { return get_result(request, upload); });
+      add("GET", upload.path + "/{workflow_id}/" + upload.result->as,
+          [this, &upload](Request& request) { return get_result(request, upload); });
     }
     for (const EventRoute& event : api.events) {
       add("POST", "/events/" + event.event, [this, &event](Request& request) { return post_event(request, event); });
@@ -314,6 +314,12 @@ struct IngestServer::Impl {
       nats::Connection& nats = *context.attached;
       KeyValue(nats, IngestContext::name_of(api.topology.key_values, api.status_bucket)).put(key, value);
     });
+  }
+
+  /// Whether the event of a request that died was published and noted.
+  bool is_noted(const std::string& workflow_id, const IngestOutbox& outbox) const {
+    if (workflow_id.empty() || api.status_bucket.empty()) return false;
+    return status_store().get(status_key(workflow_id, kIngestStage, outbox.first_message_id())).has_value();
   }
 
   /// Whether a request that died had come to its end.
@@ -590,18 +596,23 @@ struct IngestServer::Impl {
         throw Problem(422, "the workflow id is longer than " + std::to_string(kMaxWorkflowId) + " octets");
       }
       attempt.commit(digest_of(body));
+      // Long after, the stream has forgotten the id.
+      const bool published = attempt.may_be_stored && is_noted(workflow_id, outbox);
       try {
-        outbox.flush(nats, request, workflow_id, sent);
+        if (!published) outbox.flush(nats, request, workflow_id, sent);
       } catch (...) {
         attempt.may_be_stored = attempt.may_be_stored || outbox.may_be_stored();
         throw;
       }
-      note_accepted(workflow_id, outbox);
+      if (!published) note_accepted(workflow_id, outbox);
       request.log.debug("accepted", {{"event", event.event}});
       return accepted(workflow_id, outbox.first_message_id(), "");
     };
     return context.once(request, key,
-                        {.accept = accept, .digest = [&] { return digest_of(request.read_text(max_body)); }});
+                        {.accept = accept,
+                         .digest = [&] { return digest_of(request.read_text(max_body)); },
+                         .patience = kPatience,
+                         .takeover = kTakeover});
   }
 
   IngestContext context;

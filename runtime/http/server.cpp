@@ -84,6 +84,7 @@ std::string Request::read_text(std::uint64_t limit, std::chrono::milliseconds ti
 
 struct HttpServer::Impl {
   using Owned = std::unique_ptr<Connection>;
+  using Waiting = std::unordered_map<int, Owned>;
 
   explicit Impl(ServerOptions given)
       : options(std::move(given)),
@@ -222,11 +223,16 @@ struct HttpServer::Impl {
     }
   }
 
-  /// Gives up the connection between requests that would be given up next anyway.
+  /// Gives up a connection that is idle between requests, which costs its client nothing; when there is none, the one
+  /// that would be given up next anyway.
   void make_room() {
-    const auto next = std::min_element(waiting.begin(), waiting.end(), [](const auto& a, const auto& b) {
-      return a.second->deadline < b.second->deadline;
-    });
+    const auto rank = [](const Waiting::value_type& entry) {
+      const Connection& connection = *entry.second;
+      const bool is_idle = connection.served > 0 && !connection.draining && connection.unread().empty();
+      return std::pair(!is_idle, connection.deadline);
+    };
+    const auto next = std::min_element(waiting.begin(), waiting.end(),
+                                       [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
     if (next != waiting.end()) drop(next);
   }
 
@@ -262,7 +268,6 @@ struct HttpServer::Impl {
     wait_for(std::move(connection));
   }
 
-  using Waiting = std::unordered_map<int, Owned>;
   Owned take(Waiting::iterator at) {
     Owned connection = std::move(at->second);
     unwatch(connection->fd);

@@ -23,7 +23,7 @@ struct MessageStatus {
   std::string message_id{};  // its key
   std::string entity_type{};
   MessageState state = MessageState::kAccepted;
-  int attempts = 0;     // to write the message; write() adds them to those of before
+  int attempts = 0;     // to write the message; write() and note_attempt() add them to those of before
   std::string error{};  // of the last one; empty: none
   Timestamp received_at{};
   Timestamp updated_at{};
@@ -56,13 +56,16 @@ class Session {
   /// newer one, changes nothing. When some are rejected, nothing is written: leave them out and write the others.
   virtual std::vector<Rejected> write(const Batch& batch, std::span<const MessageStatus> statuses) = 0;
 
-  /// Adds one to the message's attempts, with its state and error, and gives their number. A message that is completed
-  /// or dead-lettered already stays so; one that is completed and now `processing` again was written before: that is
-  /// no other attempt, and nothing to blame it for.
+  /// Adds `status.attempts` (0: it was counted before) to the message's attempts, with its state and error, and gives
+  /// their number. A message that is completed stays so: that it is `processing` again is no other attempt, and nothing
+  /// to blame it for; that it failed is one. One that is dead-lettered is replayed, and counted anew.
   virtual int note_attempt(const MessageStatus& status) = 0;
   /// Inserts or replaces.
   virtual void put_status(const MessageStatus& status) = 0;
   virtual std::optional<MessageStatus> find_status(std::string_view message_id) = 0;
+  /// Removes status rows that were last written before that time, at most so many of them, and gives their number.
+  /// Several sessions may do it at the same time.
+  virtual std::size_t remove_statuses(Timestamp before, std::size_t most) = 0;
   /// Throws Unavailable when the database cannot be written to now.
   virtual void check() = 0;
 };

@@ -92,12 +92,18 @@ std::string message_status_table(Dialect dialect) {
          (sqlite ? " STRICT, WITHOUT ROWID" : "") + ";\n";
 }
 
-/// Columns that tables of an older pipegen lack. Looked for first: to alter a table takes a lock that waits for
-/// everybody.
+/// What tables of an older pipegen lack. Looked for first: to alter a table takes a lock that waits for everybody.
 void complete_message_status(MigrationConnection& connection, Dialect dialect) {
-  if (connection.has_column("message_status", "traceparent")) return;
-  connection.execute(std::string("ALTER TABLE message_status ADD COLUMN traceparent ") +
-                     (dialect == Dialect::kSqlite ? "TEXT" : "text"));
+  const bool sqlite = dialect == Dialect::kSqlite;
+  if (!connection.has_column("message_status", "traceparent")) {
+    connection.execute(std::string("ALTER TABLE message_status ADD COLUMN traceparent ") + (sqlite ? "TEXT" : "text"));
+  }
+  // For those who remove old rows. Rows are written in the order of their times, nearly: then BRIN is enough, which
+  // costs their writers nothing.
+  if (!connection.has_index("message_status_updated_at")) {
+    connection.execute(std::string("CREATE INDEX IF NOT EXISTS message_status_updated_at ON message_status ") +
+                       (sqlite ? "(updated_at)" : "USING brin (updated_at)"));
+  }
 }
 
 std::string migrations_table(Dialect dialect) {

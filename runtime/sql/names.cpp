@@ -129,18 +129,20 @@ std::string conflict_clause(const Table& table) {
 
 std::string status_conflict_clause() {
   return " ON CONFLICT (message_id) DO UPDATE SET entity_type = excluded.entity_type, status = excluded.status, "
-         "attempts = "
-         "message_status.attempts + CASE WHEN message_status.status = 'completed' THEN 0 ELSE excluded.attempts END, "
+         "attempts = CASE WHEN message_status.status = 'completed' THEN message_status.attempts "
+         "WHEN message_status.status = 'dead_lettered' AND excluded.attempts > 0 THEN excluded.attempts "
+         "ELSE message_status.attempts + excluded.attempts END, "
          "error = coalesce(excluded.error, message_status.error), "
          "updated_at = excluded.updated_at, traceparent ="
          " coalesce(excluded.traceparent, message_status.traceparent)";
 }
 
 std::string attempt_conflict_clause() {
-  return " ON CONFLICT (message_id) DO UPDATE SET attempts = message_status.attempts + CASE WHEN "
-         "message_status.status = 'completed' AND excluded.status = 'processing' THEN 0 ELSE 1 END, "
-         "status = CASE WHEN message_status.status IN ('completed', 'dead_lettered') THEN message_status.status ELSE "
-         "excluded.status END, error = excluded.error, updated_at = excluded.updated_at, "
+  return " ON CONFLICT (message_id) DO UPDATE SET attempts = CASE message_status.status "
+         "WHEN 'completed' THEN message_status.attempts + CASE excluded.status WHEN 'processing' THEN 0 ELSE 1 END "
+         "WHEN 'dead_lettered' THEN excluded.attempts ELSE message_status.attempts + excluded.attempts END, "
+         "status = CASE message_status.status WHEN 'completed' THEN 'completed' ELSE excluded.status END, "
+         "error = excluded.error, updated_at = excluded.updated_at, "
          "traceparent = coalesce(excluded.traceparent, message_status.traceparent)";
 }
 

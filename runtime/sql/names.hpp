@@ -28,7 +28,8 @@ std::string row_columns(const Table& table);
 /// deleted first.
 std::string conflict_clause(const Table& table);
 /// The INSERT of status rows ends in this: attempts are added, the last error and the time of receipt stay. A message
-/// that is completed and comes again, because its ack was lost, was no other attempt.
+/// that is completed and comes again, because its ack was lost, was no other attempt. One that is dead-lettered and
+/// comes again is replayed: its attempts are counted anew.
 std::string status_conflict_clause();
 /// That of an attempt that begins or failed: see Session::note_attempt.
 std::string attempt_conflict_clause();

@@ -163,7 +163,7 @@ class PostgresqlSession final : public Session {
                                          " RETURNING attempts";
     int attempts = 0;
     guarded([&] {
-      add_status(status, 1);
+      add_status(status);
       connection_->send_prepared("note_attempt", statement, parameters_);
       const auto results = connection_->finish();
       attempts = static_cast<int>(integer_at(results.at(0), 0, 0));
@@ -178,7 +178,7 @@ class PostgresqlSession final : public Session {
         "excluded.entity_type, status = excluded.status, attempts = excluded.attempts, error = excluded.error, "
         "received_at = excluded.received_at, updated_at = excluded.updated_at, traceparent = excluded.traceparent";
     guarded([&] {
-      add_status(status, status.attempts);
+      add_status(status);
       connection_->send_prepared("put_status", statement, parameters_);
       connection_->finish();
     });
@@ -209,6 +209,25 @@ class PostgresqlSession final : public Session {
     });
     return found;
   }
+
+  std::size_t remove_statuses(Timestamp before, std::size_t most) override {
+    static const std::string statement =
+        "DELETE FROM message_status WHERE message_id = ANY(ARRAY(SELECT message_id FROM message_status WHERE "
+        "updated_at "
+        "< $1 LIMIT $2::integer FOR UPDATE SKIP LOCKED))";
+    std::size_t removed = 0;
+    guarded([&] {
+      parameters_.clear();
+      parameters_.add_timestamp(before);
+      parameters_.add_integer(static_cast<std::int32_t>(most));
+      connection_->send_prepared("remove_statuses", statement, parameters_);
+      removed = std::strtoull(PQcmdTuples(connection_->finish().at(0).get()), nullptr, 10);
+    });
+    return removed;
+  }
+
+  /// False before the first call, and when the last one lost the connection.
+  bool connected() const { return connection_ != nullptr; }
 
   bool has_status_table() {
     bool there = false;
@@ -370,12 +389,12 @@ class PostgresqlSession final : public Session {
     connection_->send_prepared(fresh ? "insert_statuses" : "upsert_statuses", fresh ? insert : upsert, parameters_);
   }
 
-  void add_status(const MessageStatus& status, int attempts) {
+  void add_status(const MessageStatus& status) {
     parameters_.clear();
     parameters_.add_text(status.message_id);
     parameters_.add_text(status.entity_type);
     parameters_.add_text(to_string(status.state));
-    parameters_.add_integer(attempts);
+    parameters_.add_integer(status.attempts);
     if (status.error.empty()) {
       parameters_.add_null();
     } else {
@@ -490,20 +509,30 @@ class Readers {
  public:
   explicit Readers(PostgresqlOptions options) : options_(std::move(options)) {}
 
+  /// Whoever asks for a status must not keep those waiting who do not: it waits kPatience for a session, and for
+  /// PostgreSQL while that is away not at all.
   std::optional<MessageRecord> find(std::string_view message_id) {
     auto session = take();
+    const bool was_connected = session->connected();
     try {
       auto found = look_up(*session, message_id);
-      give_back(std::move(session));
+      give_back(std::move(session), false);
       return record_of(std::move(found));
+    } catch (const Unavailable&) {
+      // One that lost its connection may well get another.
+      give_back(std::move(session), was_connected ? std::optional<bool>() : true);
+      throw;
     } catch (...) {
-      give_back(std::move(session));
+      give_back(std::move(session), std::nullopt);
       throw;
     }
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
   static constexpr int kMost = 4;
+  static constexpr auto kPatience = std::chrono::seconds(1);
+  static constexpr auto kTryEvery = std::chrono::seconds(2);  // to connect, when it failed
 
   /// Before the first migration of whoever writes there is no such table, and no message.
   static std::optional<MessageStatus> look_up(PostgresqlSession& session, std::string_view message_id) {
@@ -517,7 +546,13 @@ class Readers {
 
   std::unique_ptr<PostgresqlSession> take() {
     std::unique_lock lock(mutex_);
-    returned_.wait(lock, [this] { return !idle_.empty() || made_ < kMost; });
+    const auto begun = Clock::now();
+    const auto is_away = [&] { return away_ && Clock::now() < next_try_; };
+    const bool got =
+        returned_.wait_until(lock, begun + kPatience, [&] { return is_away() || !idle_.empty() || made_ < kMost; });
+    if (is_away()) throw Unavailable("PostgreSQL was away a moment ago");
+    if (!got) throw Unavailable("every session that reads from PostgreSQL is waiting for it");
+    next_try_ = begun + kTryEvery;  // while one tries, the others need not
     if (idle_.empty()) {
       ++made_;
       return std::make_unique<PostgresqlSession>(options_, schema_, none_);
@@ -527,10 +562,13 @@ class Readers {
     return session;
   }
 
-  void give_back(std::unique_ptr<PostgresqlSession> session) {
+  /// `away`: whether PostgreSQL is, if that is known now.
+  void give_back(std::unique_ptr<PostgresqlSession> session, std::optional<bool> away) {
     const std::lock_guard lock(mutex_);
     idle_.push_back(std::move(session));
-    returned_.notify_one();
+    away_ = away.value_or(away_);
+    if (away == true) next_try_ = Clock::now() + kTryEvery;
+    returned_.notify_all();
   }
 
   const PostgresqlOptions options_;
@@ -540,6 +578,8 @@ class Readers {
   std::condition_variable returned_{};
   std::vector<std::unique_ptr<PostgresqlSession>> idle_{};
   int made_ = 0;
+  bool away_ = false;  // at the last try to connect
+  Clock::time_point next_try_{};
 };
 
 }  // namespace

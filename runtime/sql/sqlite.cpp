@@ -274,7 +274,7 @@ class SqliteSession final : public Session {
     transaction([&] {
       sqlite3_stmt* note = statement(
           note_attempt_, [] { return std::string(kInsertStatus) + attempt_conflict_clause() + " RETURNING attempts"; });
-      bind_status(note, status, 1);
+      bind_status(note, status);
       if (connection_->step(note)) attempts = sqlite3_column_int(note, 0);
       connection_->step(note);
       sqlite3_reset(note);
@@ -318,6 +318,22 @@ class SqliteSession final : public Session {
       sqlite3_reset(find);
     });
     return found;
+  }
+
+  std::size_t remove_statuses(Timestamp before, std::size_t most) override {
+    const std::string time = fixed_width(before);
+    std::size_t removed = 0;
+    transaction([&] {
+      const auto remove = connection_->prepare(
+          "DELETE FROM message_status WHERE message_id IN (SELECT message_id FROM message_status WHERE updated_at < ? "
+          "LIMIT ?)");
+      bind_text(remove.get(), 1, time);
+      sqlite3_bind_int64(remove.get(), 2, static_cast<std::int64_t>(most));
+      connection_->run(remove.get());
+      removed = static_cast<std::size_t>(connection_->changes());
+      return true;
+    });
+    return removed;
   }
 
   bool has_status_table() {
@@ -542,16 +558,16 @@ class SqliteSession final : public Session {
   }
 
   void write_status(sqlite3_stmt* write, const MessageStatus& status) {
-    bind_status(write, status, status.attempts);
+    bind_status(write, status);
     connection_->run(write);
   }
 
-  void bind_status(sqlite3_stmt* write, const MessageStatus& status, int attempts) {
+  void bind_status(sqlite3_stmt* write, const MessageStatus& status) {
     error_ = storable(status.error);
     bind_text(write, 1, status.message_id);
     bind_text(write, 2, status.entity_type);
     bind_text(write, 3, to_string(status.state));
-    sqlite3_bind_int(write, 4, attempts);
+    sqlite3_bind_int(write, 4, status.attempts);
     if (error_.empty()) {
       sqlite3_bind_null(write, 5);
     } else {

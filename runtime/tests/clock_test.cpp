@@ -569,7 +569,7 @@ TEST_F(WorkerDayTest, RowsWaitForADatabaseThatIsAwayForADayAndAreNotDeliveredAga
     return answers.count("+WPI") > 0;
   }));
   const std::size_t before = answers.count("+WPI");
-  pass(24h, 10s, 2);  // the ticker, and the writer that holds the row
+  pass(24h, 10s, 3);  // the ticker, the writer that holds the row, and who removes old status rows
   ASSERT_TRUE(eventually([&] { return answers.count("+WPI") >= before + 24 * 360; }));
   EXPECT_EQ(messages_in("IN"), 1u);
   postgres.start();
@@ -579,6 +579,16 @@ TEST_F(WorkerDayTest, RowsWaitForADatabaseThatIsAwayForADayAndAreNotDeliveredAga
   }));
   EXPECT_EQ(messages_in("DAY_DLQ"), 0u);
   EXPECT_NE(metrics_.render().find("pipegen_redeliveries_total{stage=\"entities\"} 0\n"), std::string::npos);
+  // Nobody has written it for thirty days, by this clock.
+  EXPECT_TRUE(database->session()->find_status("before"));
+  for (int hour = 0; hour < 30 * 24; ++hour) {
+    clock_.advance(1h);
+    ASSERT_TRUE(clock_.await_waiting(2));
+  }
+  EXPECT_TRUE(eventually([&] {
+    clock_.advance(1h);
+    return !database->session()->find_status("before");
+  }));
 }
 
 }  // namespace

@@ -11,16 +11,19 @@
 #include <future>
 #include <latch>
 #include <map>
+#include <semaphore>
 #include <set>
 #include <thread>
 
 #include "core/sha256.hpp"
 #include "http/entity_batch.hpp"
+#include "http/idempotency.hpp"
 #include "http/ingest_server.hpp"
 #include "nats/handles.hpp"
 #include "pipegen/error.hpp"
 #include "pipegen/ingest.hpp"
 #include "pipegen/json.hpp"
+#include "support/held_clock.hpp"
 #include "support/nats_server.hpp"
 
 namespace {
@@ -487,6 +490,90 @@ TEST_F(EntityIngestTest, ABatchThatFillsTheStreamSaysHowFarItGotAndGoesOnWithIts
   EXPECT_EQ(messages(), 1'000);
 }
 
+TEST_F(EntityIngestTest, TheRestOfABatchThatBrokeIsTakenUnderItsKey) {
+  limit_stream(300);
+  auto http = client();
+  const auto lines = [](int first, int last) {
+    std::string body;
+    for (int i = first; i <= last; ++i) body += order(i) + "\n";
+    return body;
+  };
+  const httplib::Headers key = {{"Idempotency-Key", "batch-3"}};
+  const auto full = http.Post("/ingest/batch?entity=order", key, lines(1, 500), kLines);
+  ASSERT_EQ(full->status, 503) << full->body;
+  ASSERT_EQ(number_of(full->body, "accepted_through"), 300) << full->body;
+  limit_stream(100'000);
+  const auto rest = http.Post("/ingest/batch?entity=order", key, lines(301, 500), kLines);
+  ASSERT_EQ(rest->status, 202) << rest->body;
+  EXPECT_EQ(read_answer(rest->body).accepted, 200);
+  nats::StreamInfo info;
+  ASSERT_EQ(js_GetStreamInfo(info.out(), connection.handles().consume_js, "SHOP_INGEST", nullptr, nullptr), NATS_OK);
+  EXPECT_EQ(info->State.Msgs, 500u);
+  std::multiset<std::string> stored;
+  for (std::uint64_t at = info->State.FirstSeq; at <= info->State.LastSeq; ++at) {
+    nats::Message found;  // what a full stream refuses may leave a gap
+    if (js_GetMsg(found.out(), connection.handles().consume_js, "SHOP_INGEST", at, nullptr, nullptr) != NATS_OK)
+      continue;
+    stored.emplace(nats::payload_of(found.get()));
+  }
+  for (int i = 1; i <= 500; ++i) EXPECT_EQ(stored.count(order(i)), 1u) << i;
+}
+
+TEST_F(EntityIngestTest, ABatchIsTakenOverAMinuteAfterItsLastSignOfLifeAndNoSooner) {
+  pipegen::testing::HeldClock clock;
+  http::IngestServer held(api, Settings::from("", "test", {}), metrics, clock);
+  held.start();
+  held.attach(connection);
+  httplib::Client http("127.0.0.1", held.port());
+  const auto keeps = [&] {
+    nats::StreamInfo info;
+    EXPECT_EQ(js_GetStreamInfo(info.out(), connection.handles().consume_js, "KV_KEYS_1", nullptr, nullptr), NATS_OK);
+    return info ? info->State.LastSeq : 0;
+  };
+  const auto post = [&](const std::string& key) {
+    return http.Post("/ingest/batch?entity=order", {{"Idempotency-Key", key}}, order(1) + "\n" + order(2) + "\n",
+                     kLines);
+  };
+  // A client that takes its time.
+  std::counting_semaphore<> go(0);
+  auto slow = std::async(std::launch::async, [&] {
+    httplib::Client own("127.0.0.1", held.port());
+    own.set_read_timeout(60s);
+    int sent = 0;
+    return own.Post(
+        "/ingest/batch?entity=order", {{"Idempotency-Key", "slow"}},
+        [&](std::size_t, httplib::DataSink& sink) {
+          if (sent++ > 0) go.acquire();
+          if (sent > 2) return sink.done(), true;
+          const std::string line = order(sent) + "\n";
+          return sink.write(line.data(), line.size());
+        },
+        kLines);
+  });
+  ASSERT_TRUE(eventually([&] { return messages() == 1; }));
+  clock.advance(50s);
+  EXPECT_EQ(post("slow")->status, 409);
+  const auto before = keeps();
+  go.release();
+  ASSERT_TRUE(eventually([&] { return keeps() > before; }));
+  clock.advance(50s);
+  EXPECT_EQ(post("slow")->status, 409);
+  go.release();
+  const auto answer = slow.get();
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 202) << answer->body;
+  EXPECT_EQ(post("slow")->body, answer->body);
+  EXPECT_EQ(messages(), 2);
+  // One whose process died says nothing any more.
+  http::Idempotency died(connection, "KEYS_1", 10min, clock);
+  died.begin("/ingest/batch", "died");
+  clock.advance(50s);
+  EXPECT_EQ(post("died")->status, 409);
+  clock.advance(11s);
+  EXPECT_EQ(post("died")->status, 202);
+  EXPECT_EQ(messages(), 4);
+}
+
 TEST_F(EntityIngestTest, WhatANatsServerThatDiesMidwayHadAcceptedIsSaid) {
   std::promise<void> half;
   std::promise<void> dead;
@@ -756,8 +843,9 @@ TEST_F(EntityIngestTest, WithTokensEveryRouteButTheOpenOnesNeedsOne) {
                                     {{"Authorization", "Basic first-token-of-the-two"}}};
   for (const auto& headers : wrong) {
     for (const auto& answer :
-         {http.Post("/ingest/order", headers, order(1), kJson), http.Post("/ingest/message", headers, order(1), kJson),
-          http.Post("/ingest/batch", headers, order(1), kJson),
+         {http.Post("/ingest/order", headers, order(1), kJson), http.Post("/ingest/ORDER", headers, order(1), kJson),
+          http.Post("/ingest/customer", headers, order(1), kJson),
+          http.Post("/ingest/message", headers, order(1), kJson), http.Post("/ingest/batch", headers, order(1), kJson),
           http.Get("/ingest/status/" + Uuid::random().to_string(), headers)}) {
       ASSERT_TRUE(answer);
       EXPECT_EQ(answer->status, 401);

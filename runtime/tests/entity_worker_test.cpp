@@ -313,6 +313,50 @@ TEST_P(EntityWorkers, OnlyWhatIsBadIsDeadLettered) {
   EXPECT_EQ(classes.size(), 3u - (postgres_ ? 0 : 1)) << "a class for what is no JSON, one for NUL, one for twins";
 }
 
+/// Whoever publishes chooses the ids. Those that no database takes have their hash in the table.
+TEST_P(EntityWorkers, AMessageOfAnyIdIsWrittenOrDeadLetteredAndStopsNobody) {
+  std::string noise(4'000, ' ');  // PostgreSQL would compress less
+  std::mt19937 random(7);
+  for (char& c : noise) c = static_cast<char>('!' + random() % 90);
+  const auto running = worker(quick(), "max_deliver = 2\n");
+  const std::vector<std::string> ids = {"\xff\xfe", noise,
+                                        "Gr\xc3\xbc\xc3\x9f"
+                                        "e"};
+  for (const std::string& id : ids) {
+    const auto send = [&](const std::string& payload, const std::string& more) {
+      publish("thing", payload, "", {{"Pipegen-Message-Id", more + id}});
+    };
+    send(thing("good" + std::to_string(id.size())), "a");
+    send("{", "b");
+    send(thing("orphan", 1, ",\"group\":\"never\""), "c");
+  }
+  ASSERT_TRUE(eventually([&] { return left() == 0; })) << running->readiness().reason;
+  EXPECT_EQ(count("things"), 3);
+  EXPECT_EQ(left("SHOP_DLQ"), 6);
+  const auto rows = [&](const std::string& where) {
+    return sql().value("SELECT count(*) FROM message_status WHERE " + where);
+  };
+  EXPECT_EQ(rows("status = 'completed'"), "3");
+  EXPECT_EQ(rows("status = 'dead_lettered'"), "6");
+  EXPECT_EQ(rows("message_id LIKE 'sha256:%'"), "6");
+  EXPECT_EQ(rows("message_id LIKE '_Gr\xc3\xbc\xc3\x9f"
+                 "e'"),
+            "3");
+}
+
+TEST_P(EntityWorkers, AStatusThatTheTableDoesNotTakeHoldsNoDeadLetterUp) {
+  const char* no_row = GetParam() ? "ALTER TABLE message_status ADD CHECK (message_id <> 'bad')"
+                                  : "CREATE TRIGGER no_row BEFORE INSERT ON message_status WHEN NEW.message_id = 'bad' "
+                                    "BEGIN SELECT RAISE(ABORT, 'no'); END";
+  sql().rows(no_row);
+  const auto running = worker();
+  publish("thing", "{", "bad");
+  publish("thing", thing("good"), "good");
+  ASSERT_TRUE(eventually([&] { return left() == 0; })) << running->readiness().reason;
+  EXPECT_EQ(left("SHOP_DLQ"), 1);
+  EXPECT_EQ(count("things"), 1);
+}
+
 TEST_P(EntityWorkers, AnOlderMessageNeverOverwritesANewerRow) {
   const auto running = worker();
   const auto first = publish("thing", thing("a", 1), "one");
@@ -361,6 +405,69 @@ TEST_P(EntityWorkers, AReferenceToARowThatComesLaterIsTriedAgain) {
   EXPECT_EQ(sql().value("SELECT status FROM message_status WHERE message_id = 'child'"), "completed");
 }
 
+TEST_P(EntityWorkers, WithoutStatusRowsWhatFailedAndSucceededIsNotSaidToHaveFailed) {
+  EntityWorkerOptions options = quick();
+  options.backoff = {200ms};
+  const auto running = worker(options, "max_deliver = 50\nstatus_rows = false\n");
+  publish("thing", thing("child", 1, ",\"group\":\"late\""), "child");
+  publish("thing", "{", "bad");
+  const auto status = [&](const std::string& id) {
+    return sql().value("SELECT coalesce(max(status), '') FROM message_status WHERE message_id = '" + id + "'");
+  };
+  ASSERT_TRUE(eventually([&] { return status("child") == "failed" && status("bad") == "dead_lettered"; }));
+  publish("group", "\"late\"", "parent");
+  publish("thing", thing("mended"), "again", {{"Pipegen-Message-Id", "bad"}, {"Pipegen-Version", "1"}});
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(status("child"), "completed");
+  EXPECT_EQ(status("bad"), "completed");
+  EXPECT_EQ(count("things"), 2);
+  EXPECT_EQ(count("message_status"), 2) << "one that succeeds at once has no row";
+}
+
+TEST_P(EntityWorkers, StatusRowsThatAreTooOldAreRemovedUnlessTheyAreKept) {
+  const auto put = [&](const std::string& id, Timestamp time) {
+    sql::MessageStatus status;
+    status.message_id = id;
+    status.state = sql::MessageState::kCompleted;
+    status.received_at = status.updated_at = time;
+    database_->session()->put_status(status);
+  };
+  const auto ids = [&] {
+    std::string all;
+    for (const auto& row : sql().rows("SELECT message_id FROM message_status ORDER BY 1")) all += row.at(0) + " ";
+    return all;
+  };
+  put("a", now() - 31 * 24h);
+  put("b", now() - 29 * 24h);
+  put("c", now() - 1h);
+  // The first time is over when it has stopped, whenever that is.
+  EXPECT_TRUE(worker(quick(), "status_max_age = \"0\"\n")->stop());
+  EXPECT_EQ(ids(), "a b c ");
+  EXPECT_TRUE(worker()->stop());
+  EXPECT_EQ(ids(), "b c ");
+  EXPECT_TRUE(worker(quick(), "status_max_age = \"7d\"\n")->stop());
+  EXPECT_EQ(ids(), "c ");
+}
+
+TEST_P(EntityWorkers, OldStatusRowsThatCannotBeRemovedStopNobody) {
+  if (GetParam()) {
+    sql().rows("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'");
+    sql().rows("CREATE TRIGGER no BEFORE DELETE ON message_status EXECUTE FUNCTION no()");
+  } else {
+    sql().rows("CREATE TRIGGER no BEFORE DELETE ON message_status BEGIN SELECT RAISE(ABORT, 'no'); END");
+  }
+  sql().rows(
+      "INSERT INTO message_status VALUES ('old', 'Thing', 'completed', 1, NULL, '2020-01-01T00:00:00.000000Z', "
+      "'2020-01-01T00:00:00.000000Z', NULL)");
+  const auto running = worker();
+  publish("thing", thing("a"), "a");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(count("things"), 1);
+  EXPECT_TRUE(running->readiness().ready);
+  EXPECT_TRUE(running->stop());
+  EXPECT_EQ(count("message_status"), 2);
+}
+
 TEST_P(EntityWorkers, WhatFailsTooOftenIsDeadLettered) {
   const auto running = worker(quick(), "max_deliver = 3\n");
   publish("thing", thing("orphan", 1, ",\"group\":\"never\""), "orphan");
@@ -402,6 +509,29 @@ TEST_P(EntityWorkers, ADeadLetterIsReplayedTwiceAndIsThereOnce) {
   EXPECT_TRUE(box.drop(letter->sequence));
   EXPECT_FALSE(box.drop(letter->sequence));
   EXPECT_FALSE(box.find(letter->sequence));
+}
+
+TEST_P(EntityWorkers, AReplayedDeadLetterIsTriedAsOftenAsAnyMessage) {
+  const std::string more = "max_deliver = 3\n";
+  auto running = worker(quick(), more);
+  publish("thing", thing("a", 7, ",\"group\":\"late\""), "order");
+  ASSERT_TRUE(eventually([&] { return left("SHOP_DLQ") == 1 && left() == 0; }));
+  running.reset();
+  EntityWorkerOptions options = quick();
+  options.backoff = {1s};
+  running = worker(options, more);
+  DeadLetterBox box(connection_, "SHOP_DLQ");
+  box.each({}, [&](const DeadLetter& letter) {
+    box.replay(letter);
+    return true;
+  });
+  ASSERT_TRUE(eventually([&] { return sql().value("SELECT status FROM message_status") == "failed"; }));
+  publish("group", "\"late\"", "parent");
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(count("things"), 1);
+  EXPECT_EQ(left("SHOP_DLQ"), 1);
+  EXPECT_EQ(sql().value("SELECT status || ' ' || attempts FROM message_status WHERE message_id = 'order'"),
+            "completed 2");
 }
 
 TEST_P(EntityWorkers, LargeMessagesDoNotFillTheMemory) {
@@ -559,6 +689,17 @@ TEST_P(EntityWorkers, WhatIsARowIsBlamedForNoEndOfTheProcess) {
   ASSERT_TRUE(eventually([&] { return left() == 0; }));
   EXPECT_EQ(left("SHOP_DLQ"), 0);
   EXPECT_EQ(sql().value("SELECT status || ' ' || attempts FROM message_status WHERE message_id = 'm'"), "completed 1");
+}
+
+TEST_P(EntityWorkers, ATryOfWhatIsWrittenAloneIsOneTry) {
+  const std::string more = "max_deliver = 3\n";
+  worker(quick(), more).reset();
+  publish("thing", thing("orphan", 1, ",\"group\":\"never\""), "orphan");
+  deliver("thing-writers", 9);
+  const auto running = worker(quick(), more);
+  ASSERT_TRUE(eventually([&] { return left() == 0; }));
+  EXPECT_EQ(left("SHOP_DLQ"), 1);
+  EXPECT_EQ(sql().value("SELECT status || ' ' || attempts FROM message_status"), "dead_lettered 3");
 }
 
 TEST_P(EntityWorkers, AMessageThatEndsTheProcessIsDeadLetteredAlone) {

@@ -5,7 +5,7 @@ if("http" IN_LIST PIPEGEN_COMPONENTS)
   target_include_directories(http_test PRIVATE ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
   target_link_libraries(http_test PRIVATE pipegen::http pipegen_flags PkgConfig::PIPEGEN_HTTPLIB PkgConfig::PIPEGEN_NATS
                                           GTest::gtest Threads::Threads)
-  add_executable(entity_ingest_test entity_ingest_test.cpp support/nats_server.cpp)
+  add_executable(entity_ingest_test entity_ingest_test.cpp support/held_clock.cpp support/nats_server.cpp)
   target_include_directories(entity_ingest_test PRIVATE ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
   target_link_libraries(entity_ingest_test PRIVATE pipegen::http pipegen_flags PkgConfig::PIPEGEN_HTTPLIB
                                                    PkgConfig::PIPEGEN_NATS GTest::gtest Threads::Threads)

@@ -312,6 +312,31 @@ TEST(HttpServerTest, GivesUpOnAHeadThatDoesNotCome) {
   EXPECT_NE(client.read_all().find("HTTP/1.1 408"), std::string::npos);
 }
 
+TEST(HttpServerTest, AtTheLimitTheConnectionThatIsIdleMakesRoom) {
+  TestServer test({.threads = 1, .connections = 4});
+  const RawClient idle(test.server.port()), other(test.server.port());
+  const auto greet = [](const RawClient& client) {
+    client.send("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    EXPECT_NE(client.read_until("you\"}").find("200"), std::string::npos);
+  };
+  greet(idle);
+  greet(other);  // the only thread has left the first one by now
+  const RawClient head(test.server.port());
+  greet(head);  // and the poller, which took this one, has it back
+  // It has a minute until its next request; these have ten seconds for their heads, and thirty for a body.
+  head.send("GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+  const RawClient body(test.server.port());
+  body.send("POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\na");
+  const auto answer = test.client().Get("/hello");
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 200);
+  EXPECT_EQ(idle.read_all(), "") << "it is closed";
+  head.send("\r\n");
+  EXPECT_TRUE(head.read_all().starts_with("HTTP/1.1 200"));
+  body.send("bc");
+  EXPECT_TRUE(body.read_all().ends_with("abc"));
+}
+
 TEST(HttpServerTest, ClientsThatSendSmallBodiesSlowlyHoldNobodyUp) {
   TestServer test({.threads = 2, .body_timeout = 10min});
   std::vector<std::unique_ptr<RawClient>> slow;
@@ -1384,6 +1409,54 @@ TEST_F(IngestTest, ARequestThatDiedAfterItsEventIsFinishedWithTheSamePayloadOnly
   EXPECT_EQ(messages(), 0);
 }
 
+/// What a process leaves that dies at some point of an event's request.
+TEST_F(IngestTest, AnEventWhoseRequestDiedIsTakenOverInTimeAndThereOnce) {
+  const std::string body = R"({"workflow":"w","text":"x"})";
+  const auto die = [&](const std::string& key, std::chrono::seconds ago) {
+    http::Idempotency died(connection, "KEYS_1", 0ms);
+    auto claim = died.begin("/events/NoteCreated", key);
+    died.commit(claim, base64url(Sha256::of(bytes_of(body))));
+    // It was so long ago.
+    KeyValue keys(connection, "KEYS_1");
+    json::Writer out;
+    out.begin_object();
+    out.field("state", "running");
+    out.field("at", now() - ago);
+    out.field("id", claim.id);
+    out.field("digest", claim.digest);
+    out.end_object();
+    keys.put(claim.entry, out.take());
+    return Uuid::derived(claim.id + ":_ingest:0").to_string();
+  };
+  auto http = client();
+  const auto post = [&](const std::string& key) {
+    return http.Post("/events/NoteCreated", {{"Idempotency-Key", key}}, body, "application/json");
+  };
+  // Behind the publish: the stream still knows the id.
+  const std::string first = die("a", 11s);
+  connection.publish("notes.created", body, first);
+  auto answer = post("a");
+  EXPECT_EQ(answer->status, 202) << answer->body;
+  EXPECT_EQ(member(answer->body, "message_id"), first);
+  EXPECT_EQ(messages(), 1);
+  // Long ago, and noted: nobody knows the id any more but the status.
+  const std::string second = die("b", 3600s);
+  statuses().put(http::status_key("w", "_ingest", second), http::status_value(entry("", "done", {}, 1)));
+  answer = post("b");
+  EXPECT_EQ(answer->status, 202) << answer->body;
+  EXPECT_EQ(member(answer->body, "message_id"), second);
+  EXPECT_EQ(messages(), 1);
+  // Before the publish.
+  const std::string third = die("c", 11s);
+  EXPECT_EQ(post("c")->status, 202);
+  EXPECT_EQ(messages(), 2);
+  EXPECT_EQ(message(2).message_id, third);
+  // One that may be at work.
+  die("d", 0s);
+  EXPECT_EQ(post("d")->status, 409);
+  EXPECT_EQ(messages(), 2);
+}
+
 TEST_F(IngestTest, AFailedRequestGivesItsIdempotencyKeyBack) {
   auto http = client();
   const httplib::Headers key = {{"Idempotency-Key", "k"}};
@@ -1611,6 +1684,38 @@ TEST_F(IngestTest, StreamsLargeUploadsAndDownloadsWithFlatMemory) {
   EXPECT_EQ(download->status, 200);
   EXPECT_EQ(received, 64u << 20);
   EXPECT_LT(resident_kib() - before_download, 24u * 1024);
+}
+
+TEST_F(IngestTest, WithTokensEveryRouteOfUploadsAndEventsNeedsOne) {
+  const std::string token = "a-token-of-an-api";
+  http::IngestServer closed(api, Settings::from("", "test", {{"INGEST_API_TOKENS", token}}), metrics);
+  closed.start();
+  closed.attach(connection);
+  httplib::Client http("127.0.0.1", closed.port());
+  const httplib::Headers known = {{"Authorization", "Bearer " + token}};
+  const std::string workflow = member(http.Post("/documents", known, "%PDF", "application/pdf")->body, "workflow_id");
+  ASSERT_NE(workflow, "");
+  ObjectStore(connection, "AUDIO").put("final.wav", bytes_of("RIFF"));
+  finish(workflow, "final.wav");
+  const std::string path = "/documents/" + workflow;
+  const auto answers = [&](const httplib::Headers& headers) {
+    std::vector<int> statuses;
+    for (const std::string& target : {path, path + "/audio", "/notes/" + workflow}) {
+      statuses.push_back(http.Get(target, headers)->status);
+      statuses.push_back(http.Head(target, headers)->status);
+    }
+    statuses.push_back(http.Post("/documents", headers, "%PDF", "application/pdf")->status);
+    statuses.push_back(http.Post("/notes", headers, "x", "text/plain")->status);
+    statuses.push_back(
+        http.Post("/events/NoteCreated", headers, R"({"workflow":"w","text":"x"})", "application/json")->status);
+    return statuses;
+  };
+  for (const httplib::Headers& headers : {httplib::Headers{}, httplib::Headers{{"Authorization", "Bearer other"}}}) {
+    EXPECT_EQ(answers(headers), std::vector<int>(9, 401));
+  }
+  EXPECT_EQ(messages(), 1);
+  EXPECT_EQ(answers(known), (std::vector<int>{200, 200, 200, 200, 404, 404, 202, 202, 202}));
+  EXPECT_EQ(http.Get(path + "/audio", known)->body, "RIFF");
 }
 
 TEST_F(IngestTest, ServesItsDescription) {

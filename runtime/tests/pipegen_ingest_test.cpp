@@ -281,6 +281,21 @@ TEST_F(PipegenIngestTest, TakesAnyJsonIntoTheStreamAndNothingElse) {
   EXPECT_NE(described->body.find("\"/ingest/customer\""), std::string::npos);
   EXPECT_TRUE(is_json(described->body));
   EXPECT_NE(described->body.find("#/components/parameters/Entity\""), std::string::npos);
+  EXPECT_NE(described->body.find(R"("dead_lettered", "consumed"])"), std::string::npos) << described->body;
+  const auto answers_of = [&](const std::string& path) {
+    const std::size_t at = described->body.find("\"" + path + "\"");
+    EXPECT_NE(at, std::string::npos) << path;
+    const std::string part = described->body.substr(at, described->body.find("\"/ingest/", at + 1) - at);
+    std::string found;
+    for (const std::string status : {"202", "408", "409", "500", "503"}) {
+      if (part.find("\"" + status + "\":") != std::string::npos) found += status + " ";
+    }
+    return found;
+  };
+  for (const char* path : {"/ingest/order", "/ingest/message", "/ingest/batch"}) {
+    EXPECT_EQ(answers_of(path), "202 408 409 500 503 ") << path;
+  }
+  EXPECT_EQ(answers_of("/ingest/status/{id}"), "500 503 ");
   EXPECT_EQ(http.Get("/")->status, 200);
   EXPECT_EQ(program.stop(), 0);
 }

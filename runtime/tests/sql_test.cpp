@@ -368,6 +368,7 @@ TEST_P(BothDatabases, StatusRowsAreWrittenWithTheRowsAndKeepTheirAttempts) {
 
   MessageStatus failed = status_of("m1", MessageState::kFailed);
   failed.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  failed.attempts = 1;
   failed.error = std::string("it's \"bad\" \xff\0 \xf0\x9f\x98\x80", 17);
   EXPECT_EQ(session->note_attempt(failed), 1);
   EXPECT_EQ(session->note_attempt(failed), 2);
@@ -394,7 +395,9 @@ TEST_P(BothDatabases, StatusRowsAreWrittenWithTheRowsAndKeepTheirAttempts) {
 
   EXPECT_TRUE(session->write(batch, std::span(statuses).last(1)).empty());
   EXPECT_EQ(session->find_status("m1")->attempts, 3) << "it was completed, and came again";
-  EXPECT_EQ(session->note_attempt(status_of("m1", MessageState::kProcessing)), 3);
+  MessageStatus begun = status_of("m1", MessageState::kProcessing);
+  begun.attempts = 1;
+  EXPECT_EQ(session->note_attempt(begun), 3);
   EXPECT_EQ(session->note_attempt(failed), 4);
   EXPECT_EQ(session->find_status("m1")->state, MessageState::kCompleted) << "what is completed stays so";
 
@@ -403,13 +406,56 @@ TEST_P(BothDatabases, StatusRowsAreWrittenWithTheRowsAndKeepTheirAttempts) {
   dead.error = "no";
   session->put_status(dead);
   EXPECT_EQ(session->find_status("m3")->attempts, 4);
-  EXPECT_EQ(session->note_attempt(status_of("m3", MessageState::kProcessing)), 5);
-  EXPECT_EQ(session->find_status("m3")->state, MessageState::kDeadLettered);
+  dead.attempts = 0;
+  EXPECT_TRUE(session->write(Batch(schema), std::vector{dead}).empty());
+  EXPECT_EQ(session->find_status("m3")->attempts, 4) << "it was counted before, and nobody heard of the commit";
+  begun.message_id = failed.message_id = "m3";
+  EXPECT_EQ(session->note_attempt(begun), 1) << "it is replayed";
+  EXPECT_EQ(session->find_status("m3")->state, MessageState::kProcessing);
+  failed.attempts = 0;
+  EXPECT_EQ(session->note_attempt(failed), 1) << "the same attempt";
+  EXPECT_EQ(session->find_status("m3")->state, MessageState::kFailed);
+  EXPECT_EQ(session->note_attempt(begun), 2);
+  dead.attempts = 1;
+  EXPECT_TRUE(session->write(Batch(schema), std::vector{dead}).empty());
+  EXPECT_EQ(session->find_status("m3")->attempts, 3);
+  MessageStatus replayed = status_of("m3");
+  replayed.attempts = 1;
+  EXPECT_TRUE(session->write(Batch(schema), std::vector{replayed}).empty());
+  EXPECT_EQ(session->find_status("m3")->attempts, 1);
   dead.attempts = 0;
   dead.error = "";
   session->put_status(dead);
   EXPECT_EQ(session->find_status("m3")->attempts, 0);
   EXPECT_EQ(session->find_status("m3")->error, "");
+}
+
+TEST_P(BothDatabases, OldStatusRowsAreRemovedAFewAtATimeAlsoBySeveral) {
+  const Schema schema = order_schema();
+  const auto database = ready(schema);
+  const auto session = database->session();
+  const Timestamp border = Timestamp(std::chrono::sys_days(std::chrono::year(2025) / 3 / 1)) + 500ms;
+  std::vector<MessageStatus> statuses;
+  for (int i = 0; i < 1'000; ++i) {
+    statuses.push_back(status_of("m" + std::to_string(i)));
+    // Half of them before, one of the others at the very time.
+    statuses.back().updated_at = border + std::chrono::microseconds(i - 500);
+  }
+  EXPECT_TRUE(session->write(Batch(schema), statuses).empty());
+  EXPECT_EQ(session->remove_statuses(border - 1h, 10), 0u);
+  EXPECT_EQ(session->remove_statuses(border, 10), 10u);
+  std::atomic<std::size_t> removed = 0;
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      const auto own = database->session();
+      for (int n = 0; n < 20; ++n) removed += own->remove_statuses(border, 50);
+    });
+  }
+  threads.clear();
+  EXPECT_EQ(removed, 490u);
+  EXPECT_EQ(query("SELECT count(*) FROM message_status"), Lines{"500"});
+  EXPECT_TRUE(session->find_status("m500")) << "it was written at that time, not before";
 }
 
 TEST_P(BothDatabases, ABadRowRollsTheWholeBatchBack) {
@@ -848,11 +894,12 @@ TEST_P(BothDatabases, AMigrationThatFailsLeavesNothing) {
   backend_->open(schema)->migrate();
 }
 
-TEST_P(BothDatabases, AStatusTableOfAnOlderPipegenGetsTheColumnOfTheTrace) {
+TEST_P(BothDatabases, AStatusTableOfAnOlderPipegenGetsTheColumnOfTheTraceAndTheIndexOfTimes) {
   const Schema schema = order_schema();
   const auto database = ready(schema);
   database->session()->put_status(status_of("old"));
   query("ALTER TABLE message_status DROP COLUMN traceparent");
+  query("DROP INDEX message_status_updated_at");
 
   // An API that is newer than the worker reads all the same, and goes on when the column comes.
   const FindMessage find = backend_->find_message();
@@ -862,6 +909,10 @@ TEST_P(BothDatabases, AStatusTableOfAnOlderPipegenGetsTheColumnOfTheTrace) {
 
   database->migrate();
   database->migrate();
+  EXPECT_EQ(
+      query(sqlite() ? "SELECT count(*) FROM sqlite_schema WHERE name = 'message_status_updated_at'"
+                     : "SELECT count(*) FROM pg_indexes WHERE indexdef LIKE '%message_status USING brin (updated_at)'"),
+      Lines{"1"});
   const auto session = database->session();
   MessageStatus status = status_of("new");
   status.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -884,7 +935,8 @@ TEST_P(BothDatabases, IndexesAreMadeWhenTheyAreMissingAndHaveNamesOfTheirOwn) {
                     .since = 2});
   schema.tables[0].indexes.push_back({.columns = {1}});
   const auto database = ready(schema);
-  const std::string count = sqlite() ? "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+  const std::string count = sqlite() ? "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL "
+                                       "AND tbl_name <> 'message_status'"
                                      : "SELECT count(*) FROM pg_indexes WHERE schemaname = 'public' AND indexname ~ "
                                        "'_(idx|key)_[0-9a-f]{8}$' AND length(indexname) <= 63";
   EXPECT_EQ(query(count), Lines{"6"});
@@ -903,6 +955,7 @@ TEST_P(BothDatabases, TheIngestionApiFindsAMessageFromAnyThread) {
   EXPECT_FALSE(find("m1").has_value());
   MessageStatus status = status_of("m1", MessageState::kFailed);
   status.error = "why";
+  status.attempts = 1;
   session->note_attempt(status);
   std::vector<std::jthread> threads;
   for (int i = 0; i < 8; ++i) {
@@ -1114,6 +1167,33 @@ TEST(PostgresOutage, AServerThatHangsIsUnavailable) {
   server.signal_all(SIGCONT);
   put_order(*session, schema, 3, "a", "three");
   EXPECT_EQ(backend.query("SELECT note FROM orders"), Lines{"three"});
+}
+
+TEST(PostgresOutage, ThoseWhoAskForAStatusWaitForAServerThatHangsTogetherAndNotInTurn) {
+  PostgresServer server;
+  Postgres backend(server, "connect_timeout = '2s'\n");
+  backend.open(order_schema())->migrate();
+  const FindMessage find = backend.find_message();
+  server.signal_all(SIGSTOP);
+  const auto start = Clock::now();
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 24; ++i) {
+    threads.emplace_back([&] { thrown_by<Unavailable>([&] { find("m"); }); });
+  }
+  threads.clear();
+  EXPECT_LT(Clock::now() - start, 6s) << "24 in turn, four at a time, take 12 s";
+  const auto at_once = Clock::now();
+  thrown_by<Unavailable>([&] { find("m"); });
+  EXPECT_LT(Clock::now() - at_once, 500ms);
+  server.signal_all(SIGCONT);
+  std::optional<bool> found;
+  for (const auto end = Clock::now() + 20s; !found && Clock::now() < end; std::this_thread::sleep_for(10ms)) {
+    try {
+      found = find("m").has_value();
+    } catch (const Unavailable&) {
+    }
+  }
+  EXPECT_EQ(found, false) << "it goes on when the server does";
 }
 
 TEST(PostgresOutage, AConnectionThatTheServerEndsIsMadeAnew) {

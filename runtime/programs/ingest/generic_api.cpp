@@ -74,11 +74,13 @@ constexpr std::string_view kComponents = R"({
       "timestamp": {"type": "string", "format": "date-time"}}},
     "Batch": {"type": "object", "required": ["accepted", "rejected", "errors"], "properties": {
       "accepted": {"type": "integer"}, "rejected": {"type": "integer"},
+      "more_errors": {"type": "integer", "description": "That are not in the list."},
       "errors": {"type": "array", "items": {"type": "object", "properties": {
         "line": {"type": "integer"}, "detail": {"type": "string"}}}}}},
     "Status": {"type": "object", "required": ["message_id", "status", "attempts"], "properties": {
       "message_id": {"type": "string"}, "entity_type": {"type": "string"},
-      "status": {"enum": ["accepted", "processing", "completed", "failed", "dead_lettered"]},
+      "status": {"enum": ["accepted", "processing", "completed", "failed", "dead_lettered", "consumed"],
+        "description": "`failed` is tried again; `consumed`: done with, and no row says how."},
       "attempts": {"type": "integer"}, "error": {"type": "string"},
       "received_at": {"type": "string", "format": "date-time"},
       "updated_at": {"type": "string", "format": "date-time"},
@@ -146,10 +148,13 @@ void write_operation(json::Writer& out, const std::string& path, std::string_vie
   write_answer(out, "202", "Stored in the stream.", answer);
   write_answer(out, "400", "Not JSON.");
   write_answer(out, "401", "No token, or one that is not known.");
+  write_answer(out, "408", "The body did not come in time.");
+  write_answer(out, "409", "A request with this Idempotency-Key is being worked on.");
   write_answer(out, "413", "Too large.");
   write_answer(out, "415", "Another media type.");
   write_answer(out, "422", "No such entity, or nothing of a batch was accepted.");
   write_answer(out, "429", "Too many connections.");
+  write_answer(out, "500", "Something went wrong inside; the log says what.");
   write_answer(out, "503", "Try again after the time in Retry-After.");
   out.end_object();
   out.end_object();
@@ -201,6 +206,8 @@ std::string describe(const IngestApi& api) {
   write_answer(out, "200", "Its status.", "schemas/Status");
   write_answer(out, "401", "No token, or one that is not known.");
   write_answer(out, "404", "No message of this id is known.");
+  write_answer(out, "500", "Something went wrong inside; the log says what.");
+  write_answer(out, "503", "Who knows is away; try again after the time in Retry-After.");
   out.end_object();
   out.end_object();
   out.end_object();
