@@ -133,8 +133,8 @@ std::string status_conflict_clause() {
          "WHEN message_status.status = 'dead_lettered' AND excluded.attempts > 0 THEN excluded.attempts "
          "ELSE message_status.attempts + excluded.attempts END, "
          "error = coalesce(excluded.error, message_status.error), "
-         "updated_at = excluded.updated_at, traceparent ="
-         " coalesce(excluded.traceparent, message_status.traceparent)";
+         "updated_at = excluded.updated_at, traceparent = "
+         "coalesce(excluded.traceparent, message_status.traceparent)";
 }
 
 std::string attempt_conflict_clause() {

@@ -212,9 +212,8 @@ class PostgresqlSession final : public Session {
 
   std::size_t remove_statuses(Timestamp before, std::size_t most) override {
     static const std::string statement =
-        "DELETE FROM message_status WHERE message_id = ANY(ARRAY(SELECT message_id FROM message_status WHERE "
-        "updated_at "
-        "< $1 LIMIT $2::integer FOR UPDATE SKIP LOCKED))";
+        "DELETE FROM message_status WHERE message_id = ANY(ARRAY(SELECT message_id FROM message_status "
+        "WHERE updated_at < $1 LIMIT $2::integer FOR UPDATE SKIP LOCKED))";
     std::size_t removed = 0;
     guarded([&] {
       parameters_.clear();
