@@ -66,6 +66,9 @@ TEST_F(PostedEvents, WhatIsMadeMayBeLeftOutAndIsThereWhenItIsPublished) {
     EXPECT_EQ(event.header.workflow_id.size(), 36U) << body;
     EXPECT_NE(event.header.event_id, pipegen::Uuid{}) << body;
   }
+  EXPECT_EQ(pipegen::json::parse(post("Noted", "{}"), read_noted).header.workflow_id,
+            pipegen::json::parse(post("Noted", "{}"), read_noted).header.workflow_id)
+      << "one request, tried twice, is one workflow";
   const std::string kept = post("Noted", R"({"header": {"workflowId": "mine", "userId": "me"}})");
   EXPECT_EQ(pipegen::json::parse(kept, read_noted).header.workflow_id, "mine");
 }

@@ -83,10 +83,14 @@ json workflow_view(const Pipeline& pipeline, const Event& event) {
   }
   const std::string path = path_expression(pipeline, event.record, "event", pipeline.workflow_id);
   const bool is_uuid = last->type.kind == TypeKind::kUuid;
+  std::string name;
+  for (const std::string& step : pipeline.workflow_id) name += (name.empty() ? "" : ".") + step;
+  // Like a fresh field: the same when a request is repeated with its Idempotency-Key.
+  const std::string made = "outbox.fresh().uuid(" + cpp_string(name) + ")";
   return {{"workflow", path},
           {"workflow_missing", is_uuid ? path + " == pipegen::Uuid{}" : path + ".empty()"},
           {"workflow_given", is_uuid ? "pipegen::Uuid::parse(workflow_id).value()" : "workflow_id"},
-          {"workflow_made", is_uuid ? "pipegen::Uuid::random()" : "pipegen::Uuid::random().to_string()"}};
+          {"workflow_made", is_uuid ? made : made + ".to_string()"}};
 }
 
 std::string extension_of(const UploadSpec& upload) {

@@ -60,7 +60,9 @@ Filed files_event(std::string_view fields, const std::string& workflow_id, const
 
 std::string post_filed(std::string_view body, pipegen::Outbox& outbox) {
   auto event = pipegen::json::parse_new(body, read_filed, {"/header/workflowId"});
-  if (event.header.workflow_id.empty()) event.header.workflow_id = pipegen::Uuid::random().to_string();
+  if (event.header.workflow_id.empty()) {
+    event.header.workflow_id = outbox.fresh().uuid("header.workflow_id").to_string();
+  }
   const std::string workflow_id = pipegen::to_text(event.header.workflow_id);
   publish(outbox, std::move(event));
   return workflow_id;
@@ -68,7 +70,9 @@ std::string post_filed(std::string_view body, pipegen::Outbox& outbox) {
 
 std::string post_noted(std::string_view body, pipegen::Outbox& outbox) {
   auto event = pipegen::json::parse_new(body, read_noted, {"/header", "/header/workflowId"});
-  if (event.header.workflow_id.empty()) event.header.workflow_id = pipegen::Uuid::random().to_string();
+  if (event.header.workflow_id.empty()) {
+    event.header.workflow_id = outbox.fresh().uuid("header.workflow_id").to_string();
+  }
   const std::string workflow_id = pipegen::to_text(event.header.workflow_id);
   publish(outbox, std::move(event));
   return workflow_id;
@@ -76,7 +80,9 @@ std::string post_noted(std::string_view body, pipegen::Outbox& outbox) {
 
 std::string post_rented(std::string_view body, pipegen::Outbox& outbox) {
   auto event = pipegen::json::parse_new(body, read_rented, {"/header/workflowId"});
-  if (event.header.workflow_id.empty()) event.header.workflow_id = pipegen::Uuid::random().to_string();
+  if (event.header.workflow_id.empty()) {
+    event.header.workflow_id = outbox.fresh().uuid("header.workflow_id").to_string();
+  }
   const std::string workflow_id = pipegen::to_text(event.header.workflow_id);
   publish(outbox, std::move(event));
   return workflow_id;

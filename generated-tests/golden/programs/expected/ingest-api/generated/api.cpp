@@ -37,7 +37,9 @@ pipegen::Topology topology(const pipegen::Settings& settings) {
 
 std::string post_picture_created(std::string_view body, pipegen::Outbox& outbox) {
   auto event = pipegen::json::parse_new(body, read_picture_created, {"/header", "/header/workflowId"});
-  if (event.header.workflow_id.empty()) event.header.workflow_id = pipegen::Uuid::random().to_string();
+  if (event.header.workflow_id.empty()) {
+    event.header.workflow_id = outbox.fresh().uuid("header.workflow_id").to_string();
+  }
   const std::string workflow_id = pipegen::to_text(event.header.workflow_id);
   publish(outbox, std::move(event));
   return workflow_id;
