@@ -27,6 +27,7 @@
 #include "nats/handles.hpp"
 #include "pipegen/context.hpp"
 #include "pipegen/metrics.hpp"
+#include "support/eventually.hpp"
 #include "support/held_clock.hpp"
 #include "support/nats_server.hpp"
 #include "support/postgres_server.hpp"
@@ -37,16 +38,9 @@ namespace {
 
 using namespace std::chrono_literals;
 using std::chrono::milliseconds;
+using testing::eventually;
 using testing::HeldClock;
 using testing::NatsServer;
-
-bool eventually(const std::function<bool()>& condition, milliseconds patience = 30s) {
-  for (const auto end = std::chrono::steady_clock::now() + patience; std::chrono::steady_clock::now() < end;
-       std::this_thread::sleep_for(2ms)) {
-    if (condition()) return true;
-  }
-  return condition();
-}
 
 TEST(HeldClockTest, StandsStillUntilItIsMoved) {
   HeldClock clock;

@@ -1,20 +1,14 @@
 // From HTTP to a row in PostgreSQL, the API and the entity worker each a process, while every part of the chain goes
 // away under load: what was answered with 202 is a row in the end.
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
-#include <fstream>
-#include <functional>
 #include <iostream>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -26,19 +20,21 @@
 #include "pipegen/entities.hpp"
 #include "pipegen/ingest.hpp"
 #include "pipegen/json.hpp"
+#include "support/eventually.hpp"
 #include "support/nats_server.hpp"
 #include "support/postgres_server.hpp"
+#include "support/process.hpp"
 #include "support/sql_client.hpp"
-
-extern char** environ;
 
 namespace pipegen {
 namespace {
 
 using namespace std::chrono_literals;
 using std::chrono::milliseconds;
+using testing::eventually;
 using testing::NatsServer;
 using testing::PostgresServer;
+using testing::Process;
 using testing::SqlClient;
 using testing::TempFolder;
 using Clock = std::chrono::steady_clock;
@@ -47,13 +43,6 @@ using Clock = std::chrono::steady_clock;
 constexpr milliseconds kOutage = 5s, kSoakOutage = 30s;
 
 constexpr const char* kJson = "application/json";
-
-bool eventually(const std::function<bool()>& condition, milliseconds patience = 30s) {
-  for (const auto end = Clock::now() + patience; Clock::now() < end; std::this_thread::sleep_for(20ms)) {
-    if (condition()) return true;
-  }
-  return condition();
-}
 
 // ------------------------------------------------------------------------------------------------ the two services
 
@@ -141,69 +130,6 @@ EntityWorkerSpec make_worker() {
   spec.add_entity({.name = "Once", .subject = "chain.ingest.once", .durable = "onces", .add_rows = add_rows<kOnce>});
   return spec;
 }
-
-// ------------------------------------------------------------------------------------------------ processes
-
-/// This program once more, as one of the services (see main). Made and ended by one thread, as its end is the child's.
-class Process {
- public:
-  Process(const std::string& service, std::vector<std::string> settings, std::string log) : log_(std::move(log)) {
-    settings.push_back("ENTITY_CHAIN_SERVICE=" + service);
-    std::vector<char*> environment;
-    for (char** variable = environ; *variable != nullptr; ++variable) environment.push_back(*variable);
-    for (auto& variable : settings) environment.push_back(variable.data());
-    environment.push_back(nullptr);
-    std::vector<char*> argv = {const_cast<char*>("entity_chain_test"), nullptr};
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      const int out = ::open(log_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-      ::dup2(out, STDERR_FILENO);
-      ::execve("/proc/self/exe", argv.data(), environment.data());
-      ::_exit(127);
-    }
-  }
-  ~Process() { end(SIGKILL); }
-  Process(const Process&) = delete;
-  Process& operator=(const Process&) = delete;
-
-  /// What it logs as a number of this name, a port; 0 when it ended before.
-  int logged(const std::string& name) {
-    const std::string start = "\"" + name + "\":";
-    int number = 0;
-    eventually([&] {
-      const std::string text = log();
-      const std::size_t at = text.find(start);
-      if (at != std::string::npos && text.find('\n', at) != std::string::npos) {
-        number = std::stoi(text.substr(at + start.size()));
-      }
-      return number != 0 || !running();
-    });
-    return number;
-  }
-  std::string log() const {
-    std::ifstream in(log_, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-  }
-  bool running() {
-    if (pid_ > 0 && ::waitpid(pid_, &status_, WNOHANG) == pid_) pid_ = -1;
-    return pid_ > 0;
-  }
-  /// Gives the exit status, or 128 and the signal.
-  int end(int signal) {
-    if (pid_ > 0) {
-      ::kill(pid_, signal);
-      ::waitpid(pid_, &status_, 0);
-    }
-    pid_ = -1;
-    return WIFEXITED(status_) ? WEXITSTATUS(status_) : 128 + WTERMSIG(status_);
-  }
-
- private:
-  std::string log_;
-  pid_t pid_ = -1;
-  int status_ = 0;
-};
 
 /// A member that is a text.
 std::string member(const std::string& body, const std::string& name) {
@@ -317,8 +243,8 @@ class EntityChain : public ::testing::Test {
 
   std::unique_ptr<Process> start(const std::string& service, std::vector<std::string> more) {
     more.insert(more.end(), {"NATS_URL=" + nats_.url(), "DATABASE_URL=" + postgres_.url()});
-    const std::string log = (folder_.path() / (service + std::to_string(++processes_) + ".log")).string();
-    return std::make_unique<Process>(service, std::move(more), log);
+    more.push_back("ENTITY_CHAIN_SERVICE=" + service);
+    return std::make_unique<Process>(std::vector<std::string>{}, std::move(more));
   }
   /// On a free port the first time, on the same one later.
   void start_api() {
@@ -397,11 +323,10 @@ class EntityChain : public ::testing::Test {
     EXPECT_TRUE(load.odd().empty()) << load.odd().begin()->first << ": " << load.odd().begin()->second;
   }
 
-  TempFolder folder_;
   NatsServer nats_;
   PostgresServer postgres_;
   nats::Connection connection_{{.url = nats_.url()}};
-  int processes_ = 0, api_port_ = 0, worker_port_ = 0;
+  int api_port_ = 0, worker_port_ = 0;
   std::unique_ptr<Process> api_, worker_;
 };
 

@@ -23,6 +23,7 @@
 #include "pipegen/error.hpp"
 #include "pipegen/ingest.hpp"
 #include "pipegen/json.hpp"
+#include "support/eventually.hpp"
 #include "support/held_clock.hpp"
 #include "support/nats_server.hpp"
 
@@ -30,18 +31,10 @@ namespace {
 
 using namespace std::chrono_literals;
 using namespace pipegen;
+using pipegen::testing::eventually;
 
 constexpr const char* kJson = "application/json";
 constexpr const char* kLines = "application/x-ndjson";
-
-template <typename Condition>
-bool eventually(Condition condition, std::chrono::milliseconds patience = 15s) {
-  for (const auto end = std::chrono::steady_clock::now() + patience; std::chrono::steady_clock::now() < end;) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(10ms);
-  }
-  return condition();
-}
 
 int read_order(json::Reader& in) {
   static constexpr json::Field kFields[] = {{"orderKey"}, {"price"}, {"comment", json::kOptional}};

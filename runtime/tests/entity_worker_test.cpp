@@ -1,17 +1,12 @@
 // The entity worker against a real nats-server, a real SQLite and a real PostgreSQL, with processes that die.
 #include "entities/entity_worker.hpp"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <random>
 #include <set>
@@ -21,11 +16,11 @@
 #include "pipegen/json.hpp"
 #include "programs/dead_letter_box.hpp"
 #include "sql/database.hpp"
+#include "support/eventually.hpp"
 #include "support/nats_server.hpp"
 #include "support/postgres_server.hpp"
+#include "support/process.hpp"
 #include "support/sql_client.hpp"
-
-extern char** environ;
 
 namespace pipegen {
 namespace {
@@ -34,6 +29,7 @@ using namespace std::chrono_literals;
 using entities::EntityWorker;
 using entities::EntityWorkerOptions;
 using std::chrono::milliseconds;
+using testing::eventually;
 using testing::NatsServer;
 using testing::PostgresServer;
 using testing::SqlClient;
@@ -45,13 +41,6 @@ constexpr int kShare = 5;  // of the messages and of the kills: everything takes
 #else
 constexpr int kShare = 1;
 #endif
-
-bool eventually(const std::function<bool()>& condition, milliseconds patience = 20s) {
-  for (const auto end = Clock::now() + patience; Clock::now() < end; std::this_thread::sleep_for(10ms)) {
-    if (condition()) return true;
-  }
-  return condition();
-}
 
 // ------------------------------------------------------------------------------------------------ what is written
 
@@ -603,48 +592,12 @@ TEST_P(EntityWorkersOnAServer, SaysThatTheDatabaseIsAwayAlsoWhenThereIsNothingTo
 // ------------------------------------------------------------------------------------------------ processes
 
 /// This program once more, as an entity worker.
-class Process {
+class Process : public testing::Process {
  public:
-  Process(const NatsServer& server, const std::string& database, bool postgresql, const std::string& log) {
-    std::vector<std::string> settings = {"NATS_URL=" + server.url(), "DATABASE_URL=" + database,
-                                         std::string("ENTITY_WORKER_MODE=") + (postgresql ? "postgresql" : "sqlite"),
-                                         "ENTITY_WORKER_SERVICE_MAX_DELIVER=3", "ENTITY_WORKER_SERVICE_ACK_WAIT=1s"};
-    std::vector<char*> environment;
-    for (char** variable = environ; *variable != nullptr; ++variable) environment.push_back(*variable);
-    for (auto& variable : settings) environment.push_back(variable.data());
-    environment.push_back(nullptr);
-    std::vector<char*> argv = {const_cast<char*>("entity_worker_test"), nullptr};
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
-      ::dup2(out, STDERR_FILENO);
-      ::execve("/proc/self/exe", argv.data(), environment.data());
-      ::_exit(127);
-    }
-  }
-  ~Process() { end(SIGKILL); }
-  Process(const Process&) = delete;
-  Process& operator=(const Process&) = delete;
-
-  /// Gives the exit status, or 128 and the signal.
-  int end(int signal) {
-    if (pid_ > 0) ::kill(pid_, signal);
-    return wait();
-  }
-  bool ended() {
-    if (pid_ > 0 && ::waitpid(pid_, &status_, WNOHANG) == pid_) pid_ = -1;
-    return pid_ <= 0;
-  }
-  int wait() {
-    if (pid_ > 0) ::waitpid(pid_, &status_, 0);
-    pid_ = -1;
-    return WIFEXITED(status_) ? WEXITSTATUS(status_) : 128 + WTERMSIG(status_);
-  }
-
- private:
-  pid_t pid_ = -1;
-  int status_ = 0;
+  Process(const NatsServer& server, const std::string& database, bool postgresql)
+      : testing::Process({}, {"NATS_URL=" + server.url(), "DATABASE_URL=" + database,
+                              std::string("ENTITY_WORKER_MODE=") + (postgresql ? "postgresql" : "sqlite"),
+                              "ENTITY_WORKER_SERVICE_MAX_DELIVER=3", "ENTITY_WORKER_SERVICE_ACK_WAIT=1s"}) {}
 };
 
 TEST_P(EntityWorkers, KilledAtAnyPointEveryMessageIsARowOnce) {
@@ -652,18 +605,17 @@ TEST_P(EntityWorkers, KilledAtAnyPointEveryMessageIsARowOnce) {
   std::vector<std::string> payloads;
   for (int i = 0; i < kMessages; ++i) payloads.push_back(thing(std::to_string(i), i, ",\"parts\":[\"p\"]"));
   std::thread publisher([&] { publish_all(payloads); });
-  const std::string log = (folder_.path() / "log").string();
   std::mt19937 random(1);
   for (int i = 0; i < kKills; ++i) {
     const std::int64_t before = count("things");
-    Process process(server_, url_, GetParam(), log);
+    Process process(server_, url_, GetParam());
     // While there is something to write: at some point of a fetch, a transaction, between commit and ack.
     eventually([&] { return count("things") > before; }, 10s);
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 30'000));
     process.end(SIGKILL);
   }
   publisher.join();
-  Process process(server_, url_, GetParam(), log);
+  Process process(server_, url_, GetParam());
   ASSERT_TRUE(eventually([&] { return left() == 0; }, 180s)) << left() << " are left";
   EXPECT_EQ(count("things"), kMessages);
   EXPECT_EQ(count("parts"), kMessages);
@@ -706,12 +658,11 @@ TEST_P(EntityWorkers, AMessageThatEndsTheProcessIsDeadLetteredAlone) {
   std::vector<std::string> payloads;
   for (int i = 0; i < 2'000; ++i) payloads.push_back(thing(i == 700 ? "crash" : std::to_string(i)));
   publish_all(payloads);
-  const std::string log = (folder_.path() / "log").string();
   // What runs services starts one again that dies.
   std::unique_ptr<Process> process;
   ASSERT_TRUE(eventually(
       [&] {
-        if (!process || process->ended()) process = std::make_unique<Process>(server_, url_, GetParam(), log);
+        if (!process || process->ended()) process = std::make_unique<Process>(server_, url_, GetParam());
         return left("SHOP_DLQ") >= 1 && left() == 0;
       },
       120s))
@@ -726,21 +677,19 @@ TEST_P(EntityWorkers, StopsCleanlyUnderLoad) {
   std::vector<std::string> payloads;
   for (int i = 0; i < 30'000; ++i) payloads.push_back(thing(std::to_string(i)));
   publish_all(payloads);
-  const std::string log = (folder_.path() / "log").string();
-  Process process(server_, url_, GetParam(), log);
+  Process process(server_, url_, GetParam());
   ASSERT_TRUE(eventually([&] { return count("things") > 1'000; }));
   const auto began = Clock::now();
   EXPECT_EQ(process.end(SIGTERM), 0);
   EXPECT_LT(Clock::now() - began, 10s);
-  std::ifstream in(log);
-  const std::string said{std::istreambuf_iterator<char>(in), {}};
+  const std::string said = process.log();
   for (const char* promise : {R"("message":"consuming")", R"("discard":"new")", R"("replicas":1)", R"("ack_wait":"1s")",
                               R"("duplicate_window":")", "one replica: a lost disk loses messages"}) {
     EXPECT_NE(said.find(promise), std::string::npos) << promise << " is not in " << said;
   }
   // What is a row is acked, what is not is handed back: nothing waits for ack_wait.
   EXPECT_EQ(count("things") + left(), 30'000);
-  Process next(server_, url_, GetParam(), log);
+  Process next(server_, url_, GetParam());
   ASSERT_TRUE(eventually([&] { return left() == 0; }, 20s));
   EXPECT_EQ(count("things"), 30'000);
 }

@@ -25,6 +25,7 @@
 #include "pipegen/ingest.hpp"
 #include "pipegen/json.hpp"
 #include "pipegen/object_store.hpp"
+#include "support/eventually.hpp"
 #include "support/nats_server.hpp"
 
 namespace {
@@ -35,15 +36,7 @@ using http::HttpServer;
 using http::Problem;
 using http::Request;
 using http::Response;
-
-template <typename Condition>
-bool eventually(Condition condition, std::chrono::milliseconds patience = 15s) {
-  for (const auto end = std::chrono::steady_clock::now() + patience; std::chrono::steady_clock::now() < end;) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(10ms);
-  }
-  return condition();
-}
+using pipegen::testing::eventually;
 
 /// A client that sends octets as it likes.
 class RawClient {

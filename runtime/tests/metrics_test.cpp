@@ -1,11 +1,8 @@
 // The metrics of every kind of service, as processes that did some work show them, and what a workspace has for
 // Prometheus and Grafana: promtool has nothing to say about either, and they name the same metrics.
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -14,7 +11,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -22,7 +18,6 @@
 #include <regex>
 #include <set>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "nats/handles.hpp"
@@ -31,24 +26,18 @@
 #include "pipegen/json.hpp"
 #include "pipegen/worker.hpp"
 #include "sql/database.hpp"
+#include "support/eventually.hpp"
 #include "support/nats_server.hpp"
-
-extern char** environ;
+#include "support/process.hpp"
 
 namespace pipegen {
 namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
+using testing::eventually;
+using testing::Process;
 using Names = std::set<std::string>;
-
-bool eventually(const std::function<bool()>& condition, std::chrono::milliseconds patience = 20s) {
-  const auto end = std::chrono::steady_clock::now() + patience;
-  for (; std::chrono::steady_clock::now() < end; std::this_thread::sleep_for(10ms)) {
-    if (condition()) return true;
-  }
-  return condition();
-}
 
 std::string read_file(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
@@ -142,54 +131,10 @@ IngestApi make_api(const Settings&) {
   return api;
 }
 
-/// This program once more, or another one.
-class Process {
- public:
-  Process(const std::string& program, std::vector<std::string> arguments, std::vector<std::string> settings) {
-    std::vector<char*> environment, argv;
-    for (char** variable = environ; *variable != nullptr; ++variable) environment.push_back(*variable);
-    for (auto& variable : settings) environment.push_back(variable.data());
-    environment.push_back(nullptr);
-    std::string name = program;
-    argv.push_back(name.data());
-    for (auto& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    const std::string log = log_path();
-    pid_ = ::fork();
-    if (pid_ != 0) return;
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
-    ::dup2(out, STDOUT_FILENO);
-    ::dup2(out, STDERR_FILENO);
-    ::execve(program.c_str(), argv.data(), environment.data());
-    ::_exit(127);
-  }
-  ~Process() {
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-  Process(const Process&) = delete;
-  Process& operator=(const Process&) = delete;
-
-  std::string log() const { return read_file(log_path()); }
-  /// Where it serves /metrics, once it is ready; `field` is what its log calls the port.
-  int port(const std::string& field) const {
-    const std::regex number("\"" + field + "\":([0-9]+)");
-    std::smatch found;
-    std::string text;
-    eventually([&] {
-      text = log();
-      return text.find(R"("message":"ready")") != std::string::npos;
-    });
-    return std::regex_search(text, found, number) ? std::stoi(found[1]) : 0;
-  }
-
- private:
-  std::string log_path() const { return (folder_.path() / "log").string(); }
-
-  testing::TempFolder folder_;
-  pid_t pid_ = -1;
-};
+/// Where it serves /metrics, once it is ready; `field` is what its log calls the port.
+int port_of(testing::Process& process, const std::string& field) {
+  return process.says(R"("message":"ready")") ? process.logged(field) : 0;
+}
 
 std::string metrics_at(int port) {
   const auto answer = httplib::Client("127.0.0.1", port).Get("/metrics");
@@ -220,7 +165,7 @@ class Services {
   Services() {
     const auto self = [&](const char* mode, std::vector<std::string> more = {}) {
       more.insert(more.end(), {"NATS_URL=" + server_.url(), std::string("METRICS_TEST_MODE=") + mode});
-      return std::make_unique<Process>("/proc/self/exe", std::vector<std::string>{}, std::move(more));
+      return std::make_unique<Process>(std::vector<std::string>{}, std::move(more));
     };
     // Nobody listens there: the spans are counted all the same.
     const auto worker = self("worker", {"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9"});
@@ -229,10 +174,10 @@ class Services {
     const std::string config = (folder_.path() / "ingest.toml").string();
     std::ofstream(config) << "[nats]\nurl = \"" << server_.url()
                           << "\"\n[ingest]\npipeline = \"any\"\nentities = [\"order\"]\n[ingest_api]\nport = 0\n";
-    const Process ingest(PIPEGEN_INGEST, {"--config", config}, {});
+    Process ingest({"--config", config}, {}, PIPEGEN_INGEST);
 
-    const int worker_port = worker->port("admin_port"), writer_port = writer->port("admin_port");
-    const int api_port = api->port("api_port"), ingest_port = ingest.port("api_port");
+    const int worker_port = port_of(*worker, "admin_port"), writer_port = port_of(*writer, "admin_port");
+    const int api_port = port_of(*api, "api_port"), ingest_port = port_of(ingest, "api_port");
     nats::Connection connection({.url = server_.url()});
     connection.publish("in.a", "g 1 2", "1");
     connection.publish("in.a", "g 2 2", "2");

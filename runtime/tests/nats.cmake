@@ -1,7 +1,7 @@
 # Tests of runtime/nats, against real servers; and the tool that the interoperation test drives.
 include(GoogleTest)
 if("nats" IN_LIST PIPEGEN_COMPONENTS)
-  add_library(pipegen_test_support STATIC support/nats_server.cpp)
+  add_library(pipegen_test_support STATIC support/nats_server.cpp support/process.cpp)
   target_include_directories(pipegen_test_support PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
   target_compile_features(pipegen_test_support PUBLIC cxx_std_20)
   target_link_libraries(pipegen_test_support PRIVATE pipegen_flags)

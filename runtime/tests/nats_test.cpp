@@ -20,6 +20,7 @@
 #include "pipegen/log.hpp"
 #include "pipegen/metrics.hpp"
 #include "pipegen/object_store.hpp"
+#include "support/eventually.hpp"
 #include "support/nats_jwt.hpp"
 #include "support/nats_server.hpp"
 
@@ -28,6 +29,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using nats::Connection;
+using testing::eventually;
 using testing::NatsServer;
 using testing::TempFolder;
 using Clock = std::chrono::steady_clock;
@@ -54,13 +56,6 @@ class Latch {
   std::condition_variable changed_;
   int count_ = 0;
 };
-
-bool eventually(const std::function<bool()>& condition, std::chrono::milliseconds patience = 20s) {
-  for (const auto end = Clock::now() + patience; Clock::now() < end; std::this_thread::sleep_for(10ms)) {
-    if (condition()) return true;
-  }
-  return condition();
-}
 
 template <typename E, typename Call>
 std::string error_of(Call call) {

@@ -23,6 +23,7 @@
 #include "nats/handles.hpp"
 #include "pipegen/json.hpp"
 #include "sql/database.hpp"
+#include "support/eventually.hpp"
 #include "support/nats_server.hpp"
 #include "support/trace_collector.hpp"
 #include "worker/worker.hpp"
@@ -35,6 +36,7 @@ using http::TraceExporter;
 using http::TraceExporterOptions;
 using std::chrono::milliseconds;
 using testing::CollectedSpan;
+using testing::eventually;
 using testing::NatsServer;
 using testing::TempFolder;
 using testing::TraceCollector;
@@ -44,13 +46,6 @@ using Clock = std::chrono::steady_clock;
 constexpr const char* kTraceId = "0af7651916cd43dd8448eb211c80319c";
 constexpr const char* kSpanId = "b7ad6b7169203331";
 const std::string kParent = std::string("00-") + kTraceId + "-" + kSpanId + "-01";
-
-bool eventually(const std::function<bool()>& condition, milliseconds patience = 30s) {
-  for (const auto end = Clock::now() + patience; Clock::now() < end; std::this_thread::sleep_for(10ms)) {
-    if (condition()) return true;
-  }
-  return condition();
-}
 
 // ------------------------------------------------------------------------------------------------ the headers
 

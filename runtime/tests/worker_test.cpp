@@ -1,9 +1,6 @@
 #include "pipegen/worker.hpp"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,12 +8,12 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iterator>
 #include <map>
 #include <mutex>
 #include <random>
@@ -26,7 +23,9 @@
 
 #include "nats/handles.hpp"
 #include "pipegen/json.hpp"
+#include "support/eventually.hpp"
 #include "support/nats_server.hpp"
+#include "support/process.hpp"
 #include "support/soak.hpp"
 #include "worker/collect.hpp"
 #include "worker/consumer.hpp"
@@ -34,25 +33,17 @@
 #include "worker/stall_watch.hpp"
 #include "worker/worker.hpp"
 
-extern char** environ;
-
 namespace pipegen {
 namespace {
 
 using namespace std::chrono_literals;
 using std::chrono::milliseconds;
+using testing::eventually;
 using testing::NatsServer;
 using testing::TempFolder;
 using worker::Worker;
 using worker::WorkerOptions;
 using Clock = std::chrono::steady_clock;
-
-bool eventually(const std::function<bool()>& condition, milliseconds patience = 30s) {
-  for (const auto end = Clock::now() + patience; Clock::now() < end; std::this_thread::sleep_for(10ms)) {
-    if (condition()) return true;
-  }
-  return condition();
-}
 
 /// Counts what was handled, by payload.
 class Tally {
@@ -1479,50 +1470,19 @@ TEST_F(WorkerTest, AJoinedEventThatCanNeverBeStoredDeadLettersTheMessageThatJoin
 // ---------------------------------------------------------------------------------------------------- processes
 
 /// This program again, as a worker; see worker_process().
-class Process {
+class Process : public testing::Process {
  public:
   Process(const NatsServer& server, const std::string& mode, std::vector<std::string> arguments = {},
-          std::vector<std::string> settings = {}) {
-    log_ = (folder_.path() / "log").string();
-    settings.insert(settings.end(), {"NATS_URL=" + server.url(), "WORKER_MODE=" + mode, "WORK_SERVICE_GRACE_PERIOD=5s",
-                                     "WORK_SERVICE_DEADLINE_GRACE=2s"});
-    std::vector<char*> environment;
-    for (char** variable = environ; *variable != nullptr; ++variable) environment.push_back(*variable);
-    for (auto& variable : settings) environment.push_back(variable.data());
-    environment.push_back(nullptr);
-    std::vector<char*> argv = {const_cast<char*>("worker_test")};
-    for (auto& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      const int log = ::open(log_.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
-      ::dup2(log, STDERR_FILENO);
-      ::execve("/proc/self/exe", argv.data(), environment.data());
-      ::_exit(127);
-    }
-  }
-  ~Process() {
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-  void signal(int number) const { ::kill(pid_, number); }
-  bool ended() {
-    if (pid_ > 0 && ::waitpid(pid_, &status_, WNOHANG) == pid_) pid_ = -1;
-    return pid_ <= 0;
-  }
-  int exit_status() const { return WIFEXITED(status_) ? WEXITSTATUS(status_) : 128 + WTERMSIG(status_); }
-  std::string log() const {
-    std::ifstream in(log_);
-    return {std::istreambuf_iterator<char>(in), {}};
-  }
+          std::vector<std::string> settings = {})
+      : testing::Process(std::move(arguments), with(server, mode, std::move(settings))) {}
 
  private:
-  TempFolder folder_;
-  std::string log_;
-  pid_t pid_ = -1;
-  int status_ = 0;
+  static std::vector<std::string> with(const NatsServer& server, const std::string& mode,
+                                       std::vector<std::string> settings) {
+    settings.insert(settings.end(), {"NATS_URL=" + server.url(), "WORKER_MODE=" + mode, "WORK_SERVICE_GRACE_PERIOD=5s",
+                                     "WORK_SERVICE_DEADLINE_GRACE=2s"});
+    return settings;
+  }
 };
 
 int worker_process(const std::string& mode, int argc, char** argv) {

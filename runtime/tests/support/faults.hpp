@@ -1,10 +1,7 @@
-// What tests of faults have in common: waiting for conditions, figures, and this program once more as a service.
+// What tests of faults have in common: counting what was handled, and what the server says of its streams.
 #pragma once
 
-#include <sys/types.h>
-
 #include <chrono>
-#include <functional>
 #include <map>
 #include <mutex>
 #include <set>
@@ -13,13 +10,12 @@
 #include <vector>
 
 #include "nats/handles.hpp"
+#include "support/eventually.hpp"
 #include "support/nats_server.hpp"
+#include "support/process.hpp"
 #include "support/soak.hpp"
 
 namespace pipegen::testing {
-
-bool eventually(const std::function<bool()>& condition,
-                std::chrono::milliseconds patience = std::chrono::milliseconds(30'000));
 
 /// Seconds since `began`.
 double seconds_since(std::chrono::steady_clock::time_point began);
@@ -51,32 +47,5 @@ std::string state_of(nats::Connection& connection, const std::string& stream, co
 std::vector<std::string> payloads(nats::Connection& connection, const std::string& stream);
 /// The same, and takes them out of the stream: those and no others.
 std::vector<std::string> take_payloads(nats::Connection& connection, const std::string& stream);
-
-/// This program once more, with `settings` ("NAME=value") in its environment; main() says what it is then. Killed by
-/// the destructor, and by the kernel when the test dies. Made and ended by one thread.
-class Process {
- public:
-  Process(std::vector<std::string> arguments, std::vector<std::string> settings);
-  ~Process();
-  Process(const Process&) = delete;
-  Process& operator=(const Process&) = delete;
-
-  void signal(int number) const;
-  bool ended();
-  /// Waits for its end; false when it goes on for longer than `patience`.
-  bool ends_within(std::chrono::milliseconds patience);
-  /// Once it has ended: its exit status, or 128 and the signal.
-  int exit_status() const;
-  /// What it wrote to its standard error.
-  std::string log() const;
-  bool says(std::string_view text, std::chrono::milliseconds patience = std::chrono::milliseconds(30'000));
-  /// What it logs as a number of this name, a port; 0 when it never does.
-  int logged(const std::string& name);
-
- private:
-  TempFolder folder_;
-  pid_t pid_ = -1;
-  int status_ = 0;
-};
 
 }  // namespace pipegen::testing
